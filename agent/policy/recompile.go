@@ -1,0 +1,107 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/synward/synward/loader/rule"
+)
+
+// Delta is what changes in the kernel when entries of some prefixes do.
+// Putting what is there already and removing what is not must do no harm.
+type Delta struct {
+	Set     []rule.Rule    // rules to put
+	Remove  []netip.Prefix // prefixes that have no rule
+	Entries []rule.Entry   // entries to put, before the rules that name them
+	Gone    []uint64       // IDs to remove, after the rules that named them
+}
+
+// Recompile compiles only the subtrees of the prefixes whose entries differ
+// between two sets (Changes.Prefixes names them). What Compile made of the old
+// set, with the delta applied, is what Compile makes of the new one at the
+// same moment; entries that have expired elsewhere since stay until the next
+// whole Compile.
+func Recompile(from, to *Set, ports []rule.Port, caps Caps, now time.Time, changed []netip.Prefix) Delta {
+	ports = ports[:min(len(ports), rule.MaxPorts)]
+	changed = sortPrefixes(changed)
+	var d Delta
+	for _, p := range changed {
+		d.entries(from, to, caps, now, p)
+		if _, ok := to.table.Get(p); !ok {
+			d.Remove = append(d.Remove, p)
+		}
+	}
+	for _, root := range outermost(changed) {
+		w := newWalker(ports, now)
+		w.descend(to, root)
+		for r, needed := range w.walk(to.table.Subnets(root)) {
+			if needed {
+				d.Set = append(d.Set, r)
+			} else {
+				d.Remove = append(d.Remove, r.Prefix)
+			}
+		}
+	}
+	return d
+}
+
+// entries adds what changes in the entries of one prefix.
+func (d *Delta) entries(from, to *Set, caps Caps, now time.Time, p netip.Prefix) {
+	var stays []uint64
+	n, _ := to.table.Get(p)
+	for _, it := range n {
+		if !it.entry.Expired(now) {
+			d.Entries = append(d.Entries, caps.entry(it))
+			stays = append(stays, it.id)
+		}
+	}
+	was, _ := from.table.Get(p)
+	for _, it := range was {
+		if !slices.Contains(stays, it.id) {
+			d.Gone = append(d.Gone, it.id)
+		}
+	}
+}
+
+// descend fills the stack with the prefixes around root.
+func (w *walker) descend(s *Set, root netip.Prefix) {
+	type step struct {
+		prefix netip.Prefix
+		node   node
+	}
+	var around []step
+	for p, n := range s.table.Supernets(root) {
+		if p != root {
+			around = append(around, step{p, n})
+		}
+	}
+	for _, a := range slices.Backward(around) {
+		w.visit(a.prefix, a.node)
+	}
+}
+
+// sortPrefixes sorts so that a prefix comes before what it contains, each once.
+func sortPrefixes(ps []netip.Prefix) []netip.Prefix {
+	ps = slices.Clone(ps)
+	slices.SortFunc(ps, comparePrefixes)
+	return slices.Compact(ps)
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}
+
+// outermost keeps of sorted prefixes those that no other contains.
+func outermost(ps []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range ps {
+		if len(out) == 0 || !contains(out[len(out)-1], p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
