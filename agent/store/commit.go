@@ -1,0 +1,122 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/synward/synward/agent/policy"
+)
+
+// errNothing ends a transaction that has changed nothing.
+var errNothing = errors.New("nothing changed")
+
+// Commit makes a batch durable: it returns after an fsync. Errors: ErrChanged
+// where Batch.If is not the revision any more, an entry that does not
+// validate, or the disk's; nothing is changed then.
+func (b *Bolt) Commit(ctx context.Context, batch Batch) (at uint64, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	err = guard(func() error {
+		return b.db.Update(func(tx *bbolt.Tx) error {
+			at = revision(tx)
+			if batch.If != 0 && batch.If != at {
+				return fmt.Errorf("%w: at revision %d, not %d", ErrChanged, at, batch.If)
+			}
+			changed, err := apply(tx, batch)
+			if err != nil {
+				return err
+			}
+			if !changed {
+				return errNothing // rolls back, which spares the disk a sync
+			}
+			at++
+			return tx.Bucket(bucketMeta).Put(keyRevision, binary.BigEndian.AppendUint64(nil, at))
+		})
+	})
+	if err != nil && !errors.Is(err, errNothing) {
+		return 0, fmt.Errorf("write store %s: %w", b.path, err)
+	}
+	return at, nil
+}
+
+func apply(tx *bbolt.Tx, batch Batch) (changed bool, err error) {
+	w := writer{}
+	entries := tx.Bucket(bucketEntries)
+	for _, k := range batch.Delete {
+		w.delete(entries, []byte(k.String()))
+	}
+	for _, e := range batch.Put {
+		w.putEntry(entries, e)
+	}
+	docs := tx.Bucket(bucketDocs)
+	for _, d := range batch.DeleteDocs {
+		if c := docs.Bucket([]byte(d.Collection)); c != nil {
+			w.delete(c, []byte(d.Name))
+		}
+	}
+	for _, d := range batch.PutDocs {
+		w.putDoc(docs, d)
+	}
+	return w.changed, w.err
+}
+
+// writer remembers the first error, and whether anything has changed.
+type writer struct {
+	changed bool
+	err     error
+}
+
+func (w *writer) delete(bucket *bbolt.Bucket, key []byte) {
+	if w.err != nil || bucket.Get(key) == nil {
+		return
+	}
+	w.changed, w.err = true, bucket.Delete(key)
+}
+
+func (w *writer) put(bucket *bbolt.Bucket, key, value []byte) {
+	if w.err != nil {
+		return
+	}
+	if old := bucket.Get(key); old != nil && bytes.Equal(old, value) {
+		return
+	}
+	w.changed, w.err = true, bucket.Put(key, value)
+}
+
+func (w *writer) putEntry(bucket *bbolt.Bucket, e policy.Entry) {
+	if w.err != nil {
+		return
+	}
+	value, err := json.Marshal(e)
+	if err == nil {
+		err = e.Validate(nil)
+	}
+	if err != nil {
+		w.err = fmt.Errorf("entry %s: %w", e.Key(), err)
+		return
+	}
+	w.put(bucket, []byte(e.Key().String()), value)
+}
+
+func (w *writer) putDoc(docs *bbolt.Bucket, d Doc) {
+	if w.err != nil {
+		return
+	}
+	if d.Collection == "" || d.Name == "" {
+		w.err = fmt.Errorf("document %q in collection %q: both need a name", d.Name, d.Collection)
+		return
+	}
+	c, err := docs.CreateBucketIfNotExists([]byte(d.Collection))
+	if err != nil {
+		w.err = fmt.Errorf("make collection %q: %w", d.Collection, err)
+		return
+	}
+	w.put(c, []byte(d.Name), d.Data)
+}
