@@ -1,0 +1,93 @@
+package policy
+
+import (
+	"bufio"
+	"cmp"
+	"io"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// FormatOptions choose what Format writes.
+type FormatOptions struct {
+	// Origins writes the option origin= with every entry. Without it the text
+	// says nothing of who made an entry, so give it entries of one origin.
+	Origins bool
+}
+
+// header is the first line of a policy text. The columns have fixed widths,
+// so that a long prefix does not move every other line in a diff.
+const header = "# action  prefix            ports        options\n"
+
+// Format writes entries as the text that Parse reads, sorted by prefix. Who
+// made an entry and when is not in it.
+func Format(w io.Writer, entries iter.Seq[Entry], o FormatOptions) error {
+	sorted := slices.SortedFunc(entries, func(a, b Entry) int {
+		return cmp.Or(comparePrefixes(a.Prefix, b.Prefix), compareItems(item{entry: &a}, item{entry: &b}))
+	})
+	buf := bufio.NewWriter(w)
+	buf.WriteString(header) // the writer keeps the first error for Flush
+	for _, e := range sorted {
+		buf.WriteString(line(e, o))
+		buf.WriteByte('\n')
+	}
+	return buf.Flush()
+}
+
+// Line is an entry's line in the text form, without the line's end.
+func (e Entry) Line() string { return line(e, FormatOptions{}) }
+
+func line(e Entry, o FormatOptions) string {
+	var b strings.Builder
+	column := func(width int, s string) {
+		b.WriteString(s)
+		b.WriteString(strings.Repeat(" ", max(width-len(s), 1)))
+	}
+	column(10, string(e.Action))
+	column(18, e.Prefix.String())
+	column(13, joinPorts(e.Ports, ","))
+	for _, option := range options(e, o) {
+		b.WriteString(option)
+		b.WriteByte(' ')
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+func options(e Entry, o FormatOptions) (out []string) {
+	add := func(key, value string) { out = append(out, key+"="+value) }
+	count := func(key string, n *uint32) {
+		if n != nil {
+			add(key, strconv.FormatUint(uint64(*n), 10))
+		}
+	}
+	yes := func(key string, set bool) {
+		if set {
+			add(key, "yes")
+		}
+	}
+	count("max-conns", e.MaxConns)
+	if e.Rate != nil {
+		add("rate", e.Rate.String())
+	}
+	count("burst", e.Burst)
+	yes("shared", e.Shared)
+	yes("relay", e.Relay)
+	yes("immune", e.Immune)
+	if !e.Expires.IsZero() {
+		add("expires", e.Expires.UTC().Format(time.RFC3339))
+	}
+	if o.Origins {
+		origin := string(e.Origin)
+		if e.Feed != "" {
+			origin += ":" + e.Feed
+		}
+		add("origin", origin)
+	}
+	if e.Note != "" {
+		add("note", `"`+e.Note+`"`)
+	}
+	return out
+}

@@ -1,0 +1,212 @@
+package policy
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ParseOptions tell Parse about the text and its surroundings.
+type ParseOptions struct {
+	Name   string    // the file's, for messages
+	Origin Origin    // of the entries
+	Ports  []uint16  // the protected ports; empty = any port will do
+	Now    time.Time // for which entries contradict each other: expired ones do not
+	// Origins also takes the option origin=, and entries that contradict each
+	// other: for a text that Format has written of a whole set.
+	Origins bool
+}
+
+// maxLine is the length of a line, in bytes.
+const maxLine = 64 << 10
+
+// Parse reads a policy as text, one entry a line:
+//
+//	# action  prefix            ports        options
+//	allow     192.0.2.0/24                   max-conns=50 rate=10/s note="Acme office"
+//	allow     2001:db8:7::/48   587,465      expires=2027-01-31T00:00:00Z
+//	deny      192.0.2.66                     note="stolen laptop"
+//
+// Options: max-conns, rate, burst, shared, relay, immune (yes or no), expires
+// (RFC 3339), note. The entries come in the text's order. It is all or
+// nothing: the error is of type Problems where the text is wrong. Warnings
+// name what was taken instead of what stands there.
+func Parse(r io.Reader, o ParseOptions) (entries []Entry, warnings []*Problem, err error) {
+	p := parser{o: o, set: NewSet(), lines: map[uint64]int{}}
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() && len(p.problems) < maxProblems {
+		p.line++
+		text := lines.Text()
+		if p.line == 1 {
+			text = strings.TrimPrefix(text, "\ufeff")
+		}
+		if problem := p.parseLine(text); problem != nil {
+			p.problems = append(p.problems, p.place(problem))
+		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		p.line++
+		p.problems = append(p.problems, p.place(&Problem{Col: 1, Msg: fmt.Sprintf("the line is longer than %d bytes", maxLine)}))
+	} else if lines.Err() != nil {
+		return nil, nil, fmt.Errorf("read %s: %w", o.Name, lines.Err())
+	}
+	if len(p.problems) > 0 {
+		return nil, nil, p.problems
+	}
+	return p.entries, p.warnings, nil
+}
+
+type parser struct {
+	o        ParseOptions
+	line     int
+	entries  []Entry
+	set      *Set           // to find contradictions
+	lines    map[uint64]int // of each entry's ID
+	warnings []*Problem
+	problems Problems
+}
+
+func (p *parser) place(problem *Problem) *Problem {
+	problem.File, problem.Line = p.o.Name, p.line
+	return problem
+}
+
+func (p *parser) parseLine(text string) *Problem {
+	fields, problem := splitLine(text)
+	if problem != nil || len(fields) == 0 {
+		return problem
+	}
+	e := Entry{Action: Action(fields[0].text), Origin: p.o.Origin}
+	if e.Action != Allow && e.Action != Deny {
+		return &Problem{Col: fields[0].col, Msg: fmt.Sprintf("action %q: write allow or deny", fields[0].text)}
+	}
+	if len(fields) == 1 {
+		return &Problem{Col: fields[0].col, Msg: "no prefix after the action: write an address or prefix such as 192.0.2.0/24"}
+	}
+	prefix, rest := fields[1], fields[2:]
+	masked, warning, err := ParsePrefix(prefix.text)
+	if err != nil {
+		return &Problem{Col: prefix.col, Msg: err.Error()}
+	}
+	e.Prefix = masked
+	if len(rest) > 0 && !strings.Contains(rest[0].text, "=") {
+		if e.Ports, err = ParsePorts(rest[0].text, p.o.Ports); err != nil {
+			return &Problem{Col: rest[0].col, Msg: err.Error()}
+		}
+		rest = rest[1:]
+	}
+	if problem := p.options(&e, rest); problem != nil {
+		return problem
+	}
+	if e, _, err = New(e, p.o.Ports); err == nil {
+		err = p.add(e)
+	}
+	if err != nil {
+		return &Problem{Col: prefix.col, Msg: err.Error()}
+	}
+	if warning != "" {
+		p.warnings = append(p.warnings, p.place(&Problem{Col: prefix.col, Msg: warning}))
+	}
+	return nil
+}
+
+// add keeps an entry that goes together with those before it.
+func (p *parser) add(e Entry) error {
+	id := e.ID()
+	if line := p.lines[id]; line != 0 {
+		return fmt.Errorf("%s %s stands on line %d already: make one line of the two", e.Action, e.Prefix, line)
+	}
+	if !p.o.Origins {
+		if err := p.set.conflict(p.o.Now, e); err != nil {
+			return err
+		}
+		p.set.Put(e)
+	}
+	p.lines[id] = p.line
+	p.entries = append(p.entries, e)
+	return nil
+}
+
+func (p *parser) options(e *Entry, fields []field) *Problem {
+	seen := map[string]bool{}
+	for _, f := range fields {
+		key, value, ok := strings.Cut(f.text, "=")
+		if !ok {
+			return &Problem{Col: f.col, Msg: fmt.Sprintf("%q: options are written key=value, text with spaces in double quotes", f.text)}
+		}
+		if seen[key] {
+			return &Problem{Col: f.col, Msg: fmt.Sprintf("option %s stands on this line twice", key)}
+		}
+		seen[key] = true
+		value, err := unquote(value)
+		if err == nil {
+			err = p.option(e, key, value)
+		}
+		if err != nil {
+			return &Problem{Col: f.col, Msg: fmt.Sprintf("option %s: %s", key, err)}
+		}
+	}
+	return nil
+}
+
+func (p *parser) option(e *Entry, key, value string) (err error) {
+	switch key {
+	case "max-conns":
+		e.MaxConns, err = parseCount(value)
+	case "burst":
+		e.Burst, err = parseCount(value)
+	case "rate":
+		var r Rate
+		r, err = ParseRate(value)
+		e.Rate = &r
+	case "shared":
+		e.Shared, err = parseYes(value)
+	case "relay":
+		e.Relay, err = parseYes(value)
+	case "immune":
+		e.Immune, err = parseYes(value)
+	case "expires":
+		e.Expires, err = parseExpiry(value)
+	case "note":
+		e.Note, err = value, checkText("note", value)
+	case "origin":
+		if p.o.Origins {
+			origin, feed, _ := strings.Cut(value, ":")
+			e.Origin, e.Feed = Origin(origin), feed
+			return e.checkOrigin()
+		}
+		fallthrough
+	default:
+		return errors.New("not known; there are max-conns, rate, burst, shared, relay, immune, expires and note")
+	}
+	return err
+}
+
+func parseCount(s string) (*uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("%q: write a whole number, 0 to 4294967295", s)
+	}
+	v := uint32(n)
+	return &v, nil
+}
+
+func parseYes(s string) (bool, error) {
+	if s != "yes" && s != "no" {
+		return false, fmt.Errorf("%q: write yes or no", s)
+	}
+	return s == "yes", nil
+}
+
+func parseExpiry(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.IsZero() {
+		return time.Time{}, fmt.Errorf("%q: write a date with time and zone such as 2027-01-31T00:00:00Z", s)
+	}
+	return t, Entry{Expires: wholeSecond(t)}.checkExpiry()
+}
