@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/policy"
+	"github.com/synward/synward/agent/store"
+	"github.com/synward/synward/agent/supervise"
+	"github.com/synward/synward/loader"
+	"github.com/synward/synward/loader/rule"
+)
+
+// Options are what an agent is made of.
+type Options struct {
+	Config  Config // valid
+	Version string
+	Relay   *RelayOptions // nil = the filter alone
+	Log     *slog.Logger
+	Now     func() time.Time // nil = time.Now
+}
+
+// RelayOptions say how the relay is run. Settings makes its settings of the
+// accounts' documents; it is called again whenever these change.
+type RelayOptions struct {
+	Supervise supervise.Options // without Settings
+	Settings  func(accounts []json.RawMessage) ([]byte, error)
+}
+
+// The filter, by what the agent wants of it; *loader.Filter is all three.
+type (
+	rules interface {
+		Sync(rule.Policy) (loader.Change, error)
+	}
+	links interface {
+		Attach(name string, mode loader.Mode) (loader.Attachment, error)
+		Detach(name string) error
+		Attachments() ([]loader.Attachment, error)
+	}
+	readings interface {
+		Probe(src netip.Addr, port uint16) (loader.Answer, error)
+		Counters() ([]loader.Counter, error)
+		Hits() (map[uint64]loader.Hit, error)
+	}
+)
+
+// kernel is the loaded filter.
+type kernel struct {
+	rules
+	links
+	readings
+	events func(context.Context, func(loader.Event)) error
+	close  func() error
+}
+
+// How many records the agent keeps in memory.
+const (
+	keepEvents   = 10_000
+	keepOutcomes = 10_000
+)
+
+// Agent is the daemon.
+type Agent struct {
+	log     *slog.Logger
+	version string
+	now     func() time.Time
+	began   time.Time
+
+	store    store.Store
+	kernel   kernel
+	server   *control.Server
+	relay    *supervise.Supervisor // nil = not enabled
+	events   *ring[control.Event]
+	outcomes *ring[json.RawMessage]
+	wake     chan struct{} // asks for a reconcile
+
+	changing sync.Mutex // held over a whole change, store to kernel
+
+	mu       sync.RWMutex // guards what follows, for a moment at a time
+	set      *policy.Set  // replaced, never written to
+	plan     plan
+	settings func([]json.RawMessage) ([]byte, error)
+	lastSync time.Time
+	problems map[string]string // by part: what is wrong now
+}
+
+// plan is the configuration compiled: what Reload may change.
+type plan struct {
+	filter FilterConfig
+	ports  []rule.Port
+	caps   policy.Caps
+}
+
+func (c Config) plan() (plan, error) {
+	ports, err1 := c.ports()
+	caps, err2 := c.Caps.compile()
+	return plan{filter: c.Filter, ports: ports, caps: caps}, errors.Join(err1, err2)
+}
+
+// numbers are the protected ports.
+func (p plan) numbers() []uint16 {
+	var out []uint16
+	for _, port := range p.ports {
+		out = append(out, port.Number)
+	}
+	return out
+}
+
+func (c CapsConfig) compile() (policy.Caps, error) {
+	r, err := c.rate()
+	if err != nil {
+		return policy.Caps{}, err
+	}
+	if c.IPv6Prefix < 1 || c.IPv6Prefix > 128 {
+		return policy.Caps{}, badKey("caps.ipv6_prefix", "%d is not from 1 to 128", c.IPv6Prefix)
+	}
+	if c.Burst > policy.MaxBurst {
+		return policy.Caps{}, badKey("caps.burst", "%d is more than %d", c.Burst, policy.MaxBurst)
+	}
+	return policy.Caps{Conns: c.Connections, Rate: r, Burst: c.Burst, IPv6Prefix: c.IPv6Prefix}, nil
+}
+
+// Run serves until the context ends (nil) or a part that cannot be missed
+// fails. The filter goes on enforcing; the relay is stopped. Call it once.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.server.Run(ctx, a.routes()) })
+	g.Go(func() error { return a.reconcileLoop(ctx) })
+	g.Go(func() error { return a.watchLinks(ctx) })
+	g.Go(func() error { return a.pumpEvents(ctx) })
+	if a.relay != nil {
+		g.Go(func() error { return a.relay.Run(ctx) })
+		g.Go(func() error { return a.followRelay(ctx) })
+	}
+	return g.Wait()
+}
+
+// Close lets go of the store and the filter, which goes on enforcing.
+func (a *Agent) Close() error {
+	return errors.Join(a.kernel.close(), a.store.Close())
+}
+
+// Reload takes a new configuration over: interfaces, mode, ports, caps, and
+// the relay's settings where settings is not nil. What it names as left needs
+// a restart of the agent.
+func (a *Agent) Reload(ctx context.Context, c Config, settings func([]json.RawMessage) ([]byte, error)) error {
+	next, err := c.plan()
+	if err != nil {
+		return err
+	}
+	if _, missing, err := c.Filter.wanted(); err != nil {
+		return err
+	} else if len(missing) > 0 {
+		return missingInterfaces(missing)
+	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	a.mu.Lock()
+	was, set := a.plan, a.set
+	a.mu.Unlock()
+	if _, err := a.kernel.Sync(policy.Compile(set, next.ports, next.caps, a.now())); err != nil {
+		return errors.Join(fmt.Errorf("write the rules: %w", err), a.resync(set, was))
+	}
+	a.mu.Lock()
+	a.plan = next
+	if settings != nil {
+		a.settings = settings
+	}
+	a.mu.Unlock()
+	a.detachOthers(next.filter)
+	a.attachAll(next.filter)
+	if a.relay != nil {
+		return a.relay.Push(ctx)
+	}
+	return nil
+}
+
+// state is a moment's set and plan. The set is not to be written to.
+func (a *Agent) state() (*policy.Set, plan) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.set, a.plan
+}
+
+// problem notes what is wrong with a part, or with nil that nothing is. It
+// logs what is new.
+func (a *Agent) problem(part string, err error) {
+	a.mu.Lock()
+	was := a.problems[part]
+	delete(a.problems, part)
+	if err != nil {
+		a.problems[part] = err.Error()
+	}
+	a.mu.Unlock()
+	switch {
+	case err != nil && err.Error() != was:
+		a.log.Error("something is wrong", "part", part, "error", err)
+	case err == nil && was != "":
+		a.log.Info("mended", "part", part, "was", was)
+	}
+}

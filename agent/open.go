@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/policy"
+	"github.com/synward/synward/agent/store"
+	"github.com/synward/synward/agent/supervise"
+	"github.com/synward/synward/loader"
+)
+
+// New makes an agent that enforces already when New returns. Where it fails, a
+// filter that ran before goes on as it was, and one that did not is not left
+// behind. Its errors are one line for the operator.
+func New(ctx context.Context, o Options) (_ *Agent, err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	a := newAgent(o)
+	if a.plan, err = o.Config.plan(); err != nil {
+		return nil, err
+	}
+	if _, missing, err := o.Config.Filter.wanted(); err != nil {
+		return nil, err
+	} else if len(missing) > 0 {
+		return nil, missingInterfaces(missing)
+	}
+	var undo []func() error
+	defer func() {
+		if err != nil {
+			for _, f := range slices.Backward(undo) {
+				err = errors.Join(err, f())
+			}
+		}
+	}()
+	if err := a.openStore(ctx, o.Config.Store.Path); err != nil {
+		return nil, err
+	}
+	undo = append(undo, a.store.Close)
+	if o.Relay != nil {
+		if err := a.prepareRelay(ctx, *o.Relay); err != nil {
+			return nil, err
+		}
+		undo = append(undo, a.relay.Close)
+	}
+	a.server, err = control.Listen(control.Options{
+		Socket: o.Config.Control.Socket, Group: o.Config.Control.Group, Relay: a.relayUID, Log: a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, a.server.Close)
+	forget, err := a.openFilter(o.Config.Filter.PinDir)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, forget)
+	if err := a.enforce(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func newAgent(o Options) *Agent {
+	return &Agent{
+		log: o.Log.With("component", "agent"), version: o.Version, now: o.Now, began: o.Now(),
+		events: newRing[control.Event](keepEvents), outcomes: newRing[json.RawMessage](keepOutcomes),
+		wake: make(chan struct{}, 1), problems: map[string]string{},
+	}
+}
+
+// openStore opens the store and reads the policy from it.
+func (a *Agent) openStore(ctx context.Context, path string) error {
+	s, err := store.OpenBolt(path)
+	if err != nil {
+		return err
+	}
+	entries, _, err := store.Entries(ctx, s)
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	a.store, a.set = s, policy.NewSet(entries...)
+	return nil
+}
+
+// prepareRelay binds the relay's ports. It does not listen on them yet: that
+// comes with Run, when the filter stands before them.
+func (a *Agent) prepareRelay(ctx context.Context, r RelayOptions) error {
+	r.Supervise.Settings = a.relaySettings
+	r.Supervise.Log = a.log.With("component", "supervise")
+	s, err := supervise.New(ctx, r.Supervise)
+	if err != nil {
+		return err
+	}
+	a.relay, a.settings = s, r.Settings
+	return nil
+}
+
+func (a *Agent) relayUID() (uint32, bool) {
+	if a.relay == nil {
+		return 0, false
+	}
+	return a.relay.UID(), true
+}
+
+// openFilter loads the filter or re-opens the pinned one. forget lets go of
+// it, and unloads it again where there was none before.
+func (a *Agent) openFilter(pins string) (forget func() error, err error) {
+	fresh := false
+	if v, err := loader.View(pins); err == nil {
+		v.Close()
+	} else {
+		fresh = errors.Is(err, loader.ErrNotLoaded)
+	}
+	f, err := loader.Open(loader.Options{PinDir: pins, Log: a.log.With("component", "loader")})
+	if err != nil {
+		return nil, err
+	}
+	a.kernel = kernel{rules: f, links: f, readings: f, events: f.Events, close: f.Close}
+	return func() error {
+		err := f.Close()
+		if fresh {
+			_, uerr := loader.Unload(pins)
+			err = errors.Join(err, uerr)
+		}
+		return err
+	}, nil
+}
+
+// enforce writes the rules and then attaches.
+func (a *Agent) enforce() error {
+	ch, err := a.kernel.Sync(policy.Compile(a.set, a.plan.ports, a.plan.caps, a.now()))
+	if err != nil {
+		return fmt.Errorf("write the rules: %w", err)
+	}
+	a.lastSync = a.now()
+	a.log.Info("rules in force", "entries", a.set.Len(), "added", ch.Added, "updated", ch.Updated, "removed", ch.Removed)
+	names, _, err := a.plan.filter.wanted()
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		a.log.Warn("no interface matches filter.interfaces; the filter waits for one", "interfaces", a.plan.filter.Interfaces)
+	}
+	a.detachOthers(a.plan.filter)
+	for _, n := range names {
+		at, err := a.kernel.Attach(n, a.plan.filter.Attach)
+		if err != nil {
+			return explainAttach(n, err)
+		}
+		a.logAttached(at)
+	}
+	return nil
+}
+
+func explainAttach(name string, err error) error {
+	if errors.Is(err, loader.ErrForeign) {
+		return fmt.Errorf("attach to %s: %w; end it with: ip link set dev %s xdp off", name, err, name)
+	}
+	return fmt.Errorf("attach to %s: %w", name, err)
+}
+
+func (a *Agent) logAttached(at loader.Attachment) {
+	if at.Warning != "" {
+		a.log.Warn("attached, slower than could be", "interface", at.Interface, "mode", at.Mode, "why", at.Warning)
+		return
+	}
+	a.log.Info("attached", "interface", at.Interface, "mode", at.Mode)
+}

@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/policy"
+)
+
+// exportPolicy answers GET /v1/policy: the operator's own entries, by command
+// and by file, as text.
+func (a *Agent) exportPolicy(*http.Request) (any, error) {
+	set, _ := a.state()
+	var text strings.Builder
+	err := policy.Format(&text, func(yield func(policy.Entry) bool) {
+		for e := range set.All() {
+			if own(e) && !e.Expired(a.now()) && !yield(e) {
+				return
+			}
+		}
+	}, policy.FormatOptions{})
+	return map[string]string{"text": text.String()}, err
+}
+
+func own(e policy.Entry) bool { return e.Origin == policy.Operator || e.Origin == policy.File }
+
+// applyPolicy answers POST /v1/policy: the operator's own entries become what
+// the text says, all or nothing. An entry that is there by a command and that
+// the text repeats stays as it is.
+func (a *Agent) applyPolicy(r *http.Request) (any, error) {
+	var req control.Apply
+	if err := control.Decode(r, &req); err != nil {
+		return nil, err
+	}
+	who := control.CallerOf(r.Context()).String()
+	return a.change(r.Context(), req.DryRun, false, func(e *edit, p plan) error {
+		now := a.now()
+		entries, warnings, err := policy.Parse(strings.NewReader(req.Text), policy.ParseOptions{
+			Name: req.Name, Origin: policy.File, Ports: p.numbers(), Now: now,
+		})
+		if err != nil {
+			return control.Errorf(http.StatusBadRequest, "%w; nothing changed", err)
+		}
+		for _, w := range warnings {
+			e.warnings = append(e.warnings, w.Error())
+		}
+		keep := map[policy.Key]bool{}
+		for _, entry := range entries {
+			entry.By, entry.At = who, now
+			if twin, ok := e.set.Get(byCommand(entry)); ok && twin.Same(asCommand(entry)) {
+				entry = twin
+			}
+			keep[entry.Key()] = true
+			e.put(entry)
+		}
+		for _, old := range slices.Collect(e.set.All()) {
+			if own(old) && !old.Expired(now) && !keep[old.Key()] {
+				e.set.Remove(old.Key())
+				e.changes.Removed = append(e.changes.Removed, old)
+			}
+		}
+		return nil
+	})
+}
+
+// asCommand is the entry as a command would have made it.
+func asCommand(e policy.Entry) policy.Entry {
+	e.Origin = policy.Operator
+	return e
+}
+
+func byCommand(e policy.Entry) policy.Key { return asCommand(e).Key() }

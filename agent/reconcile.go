@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/synward/synward/agent/policy"
+	"github.com/synward/synward/loader"
+)
+
+// interval is how often the agent compares the kernel with the policy though
+// nothing has asked for it.
+const interval = 30 * time.Second
+
+// reconcileLoop makes the kernel equal the policy: when something has changed,
+// when an entry expires, and from time to time.
+func (a *Agent) reconcileLoop(ctx context.Context) error {
+	for {
+		wait := interval
+		set, _ := a.state()
+		if next := set.NextExpiry(a.now()); !next.IsZero() {
+			// A little late, so that the entry has expired by every clock.
+			wait = min(wait, max(next.Sub(a.now())+50*time.Millisecond, 0))
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-a.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+		a.reconcile()
+	}
+}
+
+// poke asks for a reconcile soon.
+func (a *Agent) poke() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Agent) reconcile() {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	set, plan := a.state()
+	a.problem("rules", a.resync(set, plan))
+	a.attachAll(plan.filter)
+}
+
+// resync writes a set's rules.
+func (a *Agent) resync(set *policy.Set, p plan) error {
+	ch, err := a.kernel.Sync(policy.Compile(set, p.ports, p.caps, a.now()))
+	if err != nil {
+		return fmt.Errorf("write the rules: %w", err)
+	}
+	a.mu.Lock()
+	a.lastSync = a.now()
+	a.mu.Unlock()
+	if ch != (loader.Change{}) {
+		a.log.Info("rules mended", "added", ch.Added, "updated", ch.Updated, "removed", ch.Removed)
+	}
+	return nil
+}
+
+// attachAll puts the filter on every interface that it belongs on and is not.
+func (a *Agent) attachAll(f FilterConfig) {
+	names, missing, err := f.wanted()
+	if err == nil && len(missing) > 0 {
+		err = missingInterfaces(missing)
+	}
+	a.problem("interfaces", err)
+	on, err := a.kernel.Attachments()
+	if err != nil {
+		a.problem("attach", fmt.Errorf("list attachments: %w", err))
+		return
+	}
+	for _, n := range names {
+		was := slices.ContainsFunc(on, func(at loader.Attachment) bool { return at.Interface == n })
+		at, err := a.kernel.Attach(n, f.Attach)
+		if err != nil {
+			err = explainAttach(n, err)
+		} else if !was {
+			a.logAttached(at)
+		}
+		a.problem("attach "+n, err)
+	}
+	a.problem("attach", nil)
+}
+
+// detachOthers takes the filter off interfaces that the configuration does not
+// name any more. With "auto" it leaves them: a default route that is away for
+// a moment must not open a door.
+func (a *Agent) detachOthers(f FilterConfig) {
+	if slices.Contains(f.Interfaces, "auto") {
+		return
+	}
+	names, _, err := f.wanted()
+	if err != nil {
+		return
+	}
+	on, err := a.kernel.Attachments()
+	if err != nil {
+		a.log.Warn("cannot list attachments", "error", err)
+		return
+	}
+	for _, at := range on {
+		if slices.Contains(names, at.Interface) {
+			continue
+		}
+		if err := a.kernel.Detach(at.Interface); err != nil {
+			a.log.Warn("cannot detach", "interface", at.Interface, "error", err)
+			continue
+		}
+		a.log.Info("detached: filter.interfaces does not name it", "interface", at.Interface)
+	}
+}
+
+// watchLinks asks for a reconcile whenever an interface changes.
+func (a *Agent) watchLinks(ctx context.Context) error {
+	for {
+		err := watchLinks(ctx, a.poke)
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.log.Warn("interfaces are only looked at from time to time", "error", err, "every", interval)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(interval):
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a running child, started by this agent or an earlier one.
+type process struct {
+	pid  int
+	done chan struct{} // closed when it has ended
+	how  string        // how it ended, set before done is closed
+}
+
+// start runs the child with the listeners as its descriptors 3, 4, 5…
+func start(o Options, uid, gid uint32, files []*os.File) (*process, error) {
+	cmd := exec.Command(o.Command, o.Args...)
+	cmd.Env = o.Env
+	cmd.Dir = "/"
+	cmd.ExtraFiles = files
+	// A file of the process's own, not a pipe to the agent: it must still be
+	// there to write to when the agent is gone.
+	cmd.Stdout, cmd.Stderr = o.Stderr, o.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		// Groups empty: none of the agent's. From uid 0 to another the kernel
+		// drops every capability at exec.
+		Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: []uint32{}},
+		Setpgid:    true, // a Ctrl-C meant for the agent stops the child by the agent
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", o.Command, err)
+	}
+	p := &process{pid: cmd.Process.Pid, done: make(chan struct{})}
+	go func() {
+		err := cmd.Wait()
+		p.how = "exit status 0"
+		if err != nil {
+			p.how = err.Error()
+		}
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// watch follows a process that is no child of this one, until it ends or the
+// context does.
+func watch(ctx context.Context, r record) (*process, error) {
+	fd, err := unix.PidfdOpen(r.PID, 0)
+	if err != nil {
+		return nil, fmt.Errorf("watch process %d: %w", r.PID, err)
+	}
+	if start, err := startTime(r.PID); err != nil || start != r.Start {
+		unix.Close(fd)
+		return nil, os.ErrProcessDone
+	}
+	p := &process{pid: r.PID, done: make(chan struct{})}
+	go func() {
+		defer unix.Close(fd)
+		for ctx.Err() == nil {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 250)
+			if n > 0 || (err != nil && !errors.Is(err, unix.EINTR)) {
+				p.how = "ended (started by an earlier agent)"
+				close(p.done)
+				return
+			}
+		}
+	}()
+	return p, nil
+}
+
+// stop asks the process to end and kills it after grace.
+func (p *process) stop(grace time.Duration) {
+	syscall.Kill(p.pid, syscall.SIGTERM)
+	select {
+	case <-p.done:
+		return
+	case <-time.After(grace):
+	}
+	syscall.Kill(p.pid, syscall.SIGKILL)
+	<-p.done
+}
