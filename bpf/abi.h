@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What the kernel and Go share. Go's side is generated from this (bpf2go -type),
+ * never written by hand. A change of a layout here is a new ABI_VERSION. */
+#pragma once
+#include <linux/types.h>
+#include <stdbool.h>
+
+#define ABI_VERSION 1
+#define MAX_PORTS 8 /* protected ports; equals rule.MaxPorts */
+#define MAX_STEPS 8 /* steps of a rule that are followed; equals rule.MaxSteps */
+#define HALVES 2    /* a policy in force and the next one, see struct state */
+
+/* Append-only: numbers go out in events, counters and scripts. A retired one stays. */
+enum reason {
+	REASON_NOT_OURS = 0,	 /* no protected port in sight; not counted */
+	REASON_ALLOWED = 1,	 /* an allow entry covers the source */
+	REASON_DEFAULT_PASS = 2, /* no entry; the port's default is pass */
+	REASON_NO_ENTRY = 3,	 /* no entry; the port's default is drop */
+	REASON_DENIED = 4,	 /* a deny entry covers the source */
+	REASON_RATE = 5,	 /* new connections per second: cap reached */
+	REASON_FRAGMENT = 6,	 /* a fragment that starts or hides a connection */
+	REASON_HEADERS = 7,	 /* more tags or extension headers than the bound */
+	REASON_TRUNCATED = 8,	 /* the TCP header is cut */
+	REASON_INTERNAL = 9,	 /* the filter could not decide: passes */
+	REASON_RATE_FULL = 10,	 /* no room to track the source's rate: passes */
+	REASON_COUNT = 11,
+};
+
+enum decision {
+	DECISION_NONE = 0,
+	DECISION_PASS = 1, /* equals rule.Pass */
+	DECISION_DROP = 2, /* equals rule.Drop */
+};
+
+/* The one word that every packet reads first. It says which half of the
+ * double-buffered maps is in force, so that a whole policy changes at once. */
+struct state {
+	__u32 version; /* ABI_VERSION */
+	__u32 active;  /* 0 or 1 */
+};
+
+struct port {
+	__be16 number; /* 0 = slot not in use */
+	__u8 observe;  /* count what would be dropped, drop nothing */
+	__u8 pad[5];
+};
+
+/* One half's settings. */
+struct config {
+	struct port ports[MAX_PORTS];
+	__u32 ipv6_prefix; /* bits of an IPv6 address that make a source */
+	__u32 enforcing;   /* any port enforces: what hides its port is dropped */
+	__u64 seed;	   /* secret of the rate table's hash */
+};
+
+struct prefix4 {
+	__u32 len;
+	__be32 addr;
+};
+
+struct prefix6 {
+	__u32 len;
+	__be32 addr[4];
+};
+
+/* What the longest matching prefix says: per port the index of the entry that
+ * decides. After `expires` the rule at `next` says it instead. Index 0 of the
+ * rules is not used: a miss goes straight to the ports' defaults. */
+struct rule {
+	__u32 entry[MAX_PORTS]; /* below MAX_PORTS: that port's default */
+	__u32 expires;		/* CLOCK_BOOTTIME seconds; 0 = never */
+	__u32 next;		/* index of a rule; 0 = the ports' defaults */
+};
+
+/* What one entry, or one port's default, says. An entry's id and decision never
+ * change in place; its limits may. */
+struct entry {
+	__u64 id;
+	__u64 interval;	 /* ns that one new connection costs; 0 = no cap on the rate */
+	__u64 tolerance; /* ns that a source may be ahead: (burst - 1) * interval */
+	__u32 conns;	 /* cap on concurrent connections; 0 = none */
+	__u8 decision;	 /* enum decision */
+	__u8 shared;	 /* caps count for the whole prefix, not per source */
+	__u8 pad[2];
+};
+
+struct hit {
+	__u64 count;
+	__u64 last; /* CLOCK_MONOTONIC ns, coarse */
+};
+
+/* Per CPU, reason and port. */
+struct counter {
+	__u64 enforced;
+	__u64 observed; /* would have been dropped, passed in observe mode */
+};
+
+/* Attempts of one source that were refused. IPv4 is ::ffff:a.b.c.d here. */
+struct event {
+	__u64 time;  /* CLOCK_BOOTTIME ns */
+	__u64 entry; /* id; 0 = none */
+	__be32 source[4];
+	__be16 port;
+	__u8 reason;
+	__u8 observed;
+	__u32 ifindex;
+	__u32 count;	  /* attempts that this record stands for */
+	__u32 suppressed; /* records that this CPU has not sent since its last one */
+};
+
+/* A test run asks for a verdict by putting this in front of the packet, as XDP
+ * metadata; the filter answers in it and moves no counter and no cap. Frames
+ * from a wire carry no metadata, so nobody outside can ask. */
+struct probe {
+	__u32 magic; /* PROBE_MAGIC */
+	__u8 reason;
+	__u8 decision;
+	__u8 observed;
+	__u8 pad;
+	__u64 entry; /* id of the entry that decided; 0 = none */
+};
+#define PROBE_MAGIC 0x53594e57 /* "SYNW" */
+
+_Static_assert(sizeof(struct state) == 8, "state");
+_Static_assert(sizeof(struct port) == 8, "port");
+_Static_assert(sizeof(struct config) == MAX_PORTS * 8 + 16, "config");
+_Static_assert(sizeof(struct prefix4) == 8, "prefix4");
+_Static_assert(sizeof(struct prefix6) == 20, "prefix6");
+_Static_assert(sizeof(struct rule) == MAX_PORTS * 4 + 8, "rule");
+_Static_assert(sizeof(struct entry) == 32, "entry");
+_Static_assert(sizeof(struct hit) == 16, "hit");
+_Static_assert(sizeof(struct counter) == 16, "counter");
+_Static_assert(sizeof(struct event) == 48, "event");
+_Static_assert(sizeof(struct probe) == 16, "probe");

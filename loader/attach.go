@@ -1,0 +1,218 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Mode is how a filter is attached to an interface.
+type Mode string
+
+// The modes. Auto is native, else generic with a warning.
+const (
+	Auto    Mode = "auto"
+	Native  Mode = "native"
+	Generic Mode = "generic"
+)
+
+// The values of IFLA_XDP_ATTACHED, include/uapi/linux/if_link.h.
+const (
+	xdpAttachedGeneric = 2
+)
+
+// Attachment is one interface that the filter is on.
+type Attachment struct {
+	Interface string `json:"interface"`
+	Index     int    `json:"index"`
+	Mode      Mode   `json:"mode"`              // Native or Generic
+	Warning   string `json:"warning,omitempty"` // why it is not what was asked for, in words
+}
+
+// Attach puts the filter on an interface; where it is there already it makes
+// sure that the current program runs. Idempotent. The error wraps ErrForeign
+// where somebody else's program has the place.
+func (f *Filter) Attach(name string, mode Mode) (Attachment, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ifc, err := net.InterfaceByName(name)
+	if err != nil {
+		return Attachment{}, fmt.Errorf("attach to %s: no such interface: see `ip link` and [filter].interfaces", name)
+	}
+	a := Attachment{Interface: name, Index: ifc.Index}
+	pin := f.linkPin(ifc.Index)
+	if l, err := link.LoadPinnedLink(pin, nil); err == nil {
+		defer l.Close()
+		if a.Mode, err = attachedMode(ifc.Index); err == nil && alive(l, ifc.Index) && suits(a.Mode, mode) {
+			return a, l.Update(f.prog)
+		}
+		if err := os.Remove(pin); err != nil { // defunct, or in another mode
+			return a, fmt.Errorf("detach from %s: %w", name, err)
+		}
+	}
+	l, err := f.attachLink(&a, mode)
+	if err != nil {
+		return a, err
+	}
+	defer l.Close()
+	if err := l.Pin(pin); err != nil {
+		return a, fmt.Errorf("pin the link to %s: %w", name, err)
+	}
+	return a, nil
+}
+
+// suits says whether an attachment may stay as it is. Auto takes both, so that
+// a re-open never takes the filter off an interface.
+func suits(have, want Mode) bool { return want == Auto || have == want }
+
+func (f *Filter) attachLink(a *Attachment, mode Mode) (link.Link, error) {
+	var why error
+	if mode != Generic {
+		l, err := link.AttachXDP(link.XDPOptions{Program: f.prog, Interface: a.Index, Flags: link.XDPDriverMode})
+		if err == nil {
+			a.Mode = Native
+			return l, nil
+		}
+		if why = attachError(a, err); mode == Native || errors.Is(why, ErrForeign) {
+			return nil, why
+		}
+		why = err
+	}
+	l, err := link.AttachXDP(link.XDPOptions{Program: f.prog, Interface: a.Index, Flags: link.XDPGenericMode})
+	if err != nil {
+		return nil, attachError(a, err)
+	}
+	a.Mode = Generic
+	if why != nil {
+		a.Warning = fmt.Sprintf("the driver of %s refused native mode (%v): attached in generic mode, which costs more per packet", a.Interface, why)
+		f.log.Warn(a.Warning, "interface", a.Interface)
+	}
+	return l, nil
+}
+
+func attachError(a *Attachment, err error) error {
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("attach to %s: %w: %s; take it off (`ip link set dev %s xdp off`, or stop what loaded it)",
+			a.Interface, ErrForeign, owner(a.Index), a.Interface)
+	}
+	return fmt.Errorf("attach to %s: %w", a.Interface, err)
+}
+
+// owner names the program that sits on an interface.
+func owner(index int) string {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil || l.Attrs().Xdp == nil {
+		return "unknown"
+	}
+	id := l.Attrs().Xdp.ProgId
+	prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
+	if err != nil {
+		return fmt.Sprintf("program %d", id)
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil {
+		return fmt.Sprintf("program %d", id)
+	}
+	return fmt.Sprintf("program %d %q", id, info.Name)
+}
+
+// Detach takes the filter off an interface. Where it is not on it, nothing happens.
+func (f *Filter) Detach(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ifc, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil
+	}
+	if err := os.Remove(f.linkPin(ifc.Index)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("detach from %s: %w", name, err)
+	}
+	return nil
+}
+
+// Attachments lists the interfaces with a live link of ours, and forgets the
+// links of interfaces that are gone.
+func (f *Filter) Attachments() ([]Attachment, error) {
+	names, err := f.dir.links()
+	if err != nil {
+		return nil, err
+	}
+	var out []Attachment
+	for _, name := range names {
+		index, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		l, err := link.LoadPinnedLink(f.linkPin(index), nil)
+		if err != nil {
+			continue
+		}
+		ifc, err := net.InterfaceByIndex(index)
+		if err != nil || !alive(l, index) {
+			_ = os.Remove(f.linkPin(index))
+		} else if mode, err := attachedMode(index); err == nil {
+			out = append(out, Attachment{Interface: ifc.Name, Index: index, Mode: mode})
+		}
+		l.Close()
+	}
+	return out, nil
+}
+
+func (f *Filter) linkPin(index int) string {
+	return filepath.Join(f.dir.linkDir(), strconv.Itoa(index))
+}
+
+// updateLinks makes every pinned link run f.prog.
+func (f *Filter) updateLinks() error {
+	names, err := f.dir.links()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		l, err := link.LoadPinnedLink(filepath.Join(f.dir.linkDir(), name), nil)
+		if err != nil {
+			return fmt.Errorf("open link %s: %w", name, err)
+		}
+		err = l.Update(f.prog)
+		l.Close()
+		if err != nil && !errors.Is(err, unix.ENOLINK) { // ENOLINK: its interface is gone
+			return fmt.Errorf("update link %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// alive says whether a link still holds its interface; one whose interface was
+// deleted lives on with the index 0.
+func alive(l link.Link, index int) bool {
+	info, err := l.Info()
+	if err != nil {
+		return false
+	}
+	x := info.XDP()
+	return x != nil && int(x.Ifindex) == index
+}
+
+func attachedMode(index int) (Mode, error) {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return "", fmt.Errorf("inspect interface %d: %w", index, err)
+	}
+	x := l.Attrs().Xdp
+	switch {
+	case x == nil || !x.Attached:
+		return "", fmt.Errorf("interface %d has no XDP program", index)
+	case x.AttachMode == xdpAttachedGeneric:
+		return Generic, nil
+	}
+	return Native, nil
+}

@@ -1,0 +1,242 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// Errors that callers may test for with errors.Is.
+var (
+	ErrNotLoaded    = errors.New("no filter is loaded")
+	ErrOtherVersion = errors.New("the pins are another version's")
+	ErrBusy         = errors.New("another agent holds the filter")
+	ErrForeign      = errors.New("another XDP program is attached")
+	ErrUnsupported  = errors.New("this kernel cannot run the filter")
+)
+
+// Options configure Open.
+type Options struct {
+	PinDir string       // on a bpf filesystem; made where it is missing
+	Log    *slog.Logger // nil = silent
+}
+
+// Filter is the loaded program with its maps and links. Its methods may be
+// called from several goroutines.
+type Filter struct {
+	dir  pinDir
+	log  *slog.Logger
+	prog *ebpf.Program
+	maps filterMaps
+	spec *ebpf.CollectionSpec
+
+	mu      sync.Mutex    // serialises Sync, Attach and Detach
+	offset  time.Duration // wall clock less CLOCK_BOOTTIME
+	closers []func() error
+}
+
+// Open makes the filter, or re-opens the pinned one and brings its program up
+// to this build's. It holds the lock on the pins until Close. Errors wrap
+// ErrBusy, ErrOtherVersion or ErrUnsupported where these are the cause.
+func Open(o Options) (*Filter, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := checkKernel(); err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11
+		return nil, fmt.Errorf("raise the memlock limit: %w", err)
+	}
+	f := &Filter{dir: pinDir(o.PinDir), log: o.Log}
+	unlock, err := f.dir.lock()
+	if err != nil {
+		return nil, err
+	}
+	f.closers = append(f.closers, unlock)
+	if err := f.openOrCreate(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// View opens a pinned filter for reading, without the lock: for commands that
+// must work while the agent is down. The error wraps ErrNotLoaded where nothing
+// is pinned.
+func View(dir string) (*Filter, error) {
+	f := &Filter{dir: pinDir(dir), log: slog.New(slog.DiscardHandler)}
+	if !f.dir.loaded() {
+		return nil, fmt.Errorf("%w in %s", ErrNotLoaded, dir)
+	}
+	if err := f.open(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (f *Filter) openOrCreate() (err error) {
+	f.spec, err = loadFilter()
+	if err != nil {
+		return err
+	}
+	adaptSpec(f.spec)
+	if !f.dir.loaded() {
+		return f.create()
+	}
+	if err := f.open(); err != nil {
+		return err
+	}
+	return f.upgrade()
+}
+
+// create loads a new filter and pins it, all or nothing.
+func (f *Filter) create() error {
+	objs := filterObjects{}
+	if err := f.spec.LoadAndAssign(&objs, nil); err != nil {
+		return fmt.Errorf("load the filter: %w", explainLoad(err))
+	}
+	f.prog, f.maps = objs.Synward, objs.filterMaps
+	f.closers = append(f.closers, objs.Close)
+	if err := f.maps.States.Put(uint32(0), filterState{Version: abiVersion}); err != nil {
+		return fmt.Errorf("write the version: %w", err)
+	}
+	return f.dir.commit(f.prog, f.byName())
+}
+
+// open takes up what is pinned, and refuses what this build cannot read.
+func (f *Filter) open() error {
+	if f.spec == nil {
+		spec, err := loadFilter()
+		if err != nil {
+			return err
+		}
+		adaptSpec(spec)
+		f.spec = spec
+	}
+	for name, target := range f.mapFields() {
+		m, err := ebpf.LoadPinnedMap(f.dir.object(name), nil)
+		if err != nil {
+			return f.versionError(fmt.Sprintf("map %s: %v", name, err))
+		}
+		f.closers = append(f.closers, m.Close)
+		if err := f.spec.Maps[name].Compatible(m); err != nil {
+			return f.versionError(fmt.Sprintf("map %s: %v", name, err))
+		}
+		*target = m
+	}
+	prog, err := ebpf.LoadPinnedProgram(f.dir.object(programPin), nil)
+	if err != nil {
+		return f.versionError(fmt.Sprintf("program: %v", err))
+	}
+	f.prog = prog
+	f.closers = append(f.closers, prog.Close)
+	st, err := f.state()
+	if err != nil {
+		return err
+	}
+	if st.Version != abiVersion {
+		return f.versionError(fmt.Sprintf("layout %d, this build has %d", st.Version, abiVersion))
+	}
+	return nil
+}
+
+func (f *Filter) versionError(why string) error {
+	return fmt.Errorf("open %s: %w (%s): run `synward unload` and start the agent again",
+		f.dir, ErrOtherVersion, why)
+}
+
+// upgrade puts this build's program in the place of the pinned one, link by
+// link, where they differ. The maps stay.
+func (f *Filter) upgrade() error {
+	info, err := f.prog.Info()
+	if err != nil {
+		return fmt.Errorf("inspect the pinned program: %w", err)
+	}
+	if f.spec.Programs[filterProgSynward].Compatible(info) == nil {
+		return nil
+	}
+	coll, err := ebpf.NewCollectionWithOptions(f.spec, ebpf.CollectionOptions{MapReplacements: f.byName()})
+	if err != nil {
+		return fmt.Errorf("load the new filter (the old one goes on): %w", explainLoad(err))
+	}
+	defer coll.Close()
+	prog := coll.DetachProgram(filterProgSynward)
+	f.closers = append(f.closers, prog.Close)
+	old := f.prog
+	f.prog = prog
+	if err := f.updateLinks(); err != nil {
+		f.prog = old
+		return errors.Join(fmt.Errorf("put the new program in place: %w", err), f.updateLinks())
+	}
+	f.log.Info("filter upgraded in place")
+	return f.dir.replaceProgram(prog)
+}
+
+func (f *Filter) byName() map[string]*ebpf.Map {
+	r := map[string]*ebpf.Map{}
+	for name, m := range f.mapFields() {
+		r[name] = *m
+	}
+	return r
+}
+
+// Close releases this process's hold. The kernel goes on enforcing.
+func (f *Filter) Close() error {
+	var errs []error
+	for i := len(f.closers) - 1; i >= 0; i-- {
+		errs = append(errs, f.closers[i]())
+	}
+	f.closers = nil
+	return errors.Join(errs...)
+}
+
+// Unload detaches the filter everywhere and removes its pins; done is false
+// where there was nothing. The error wraps ErrBusy while an agent runs.
+func Unload(dir string) (done bool, err error) {
+	d := pinDir(dir)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	unlock, err := d.lock()
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	links, err := d.links()
+	if err != nil {
+		return false, err
+	}
+	for _, name := range links {
+		if err := os.Remove(filepath.Join(d.linkDir(), name)); err != nil {
+			return done, fmt.Errorf("detach: %w", err)
+		}
+		done = true
+	}
+	return d.removeAll() || done, os.Remove(dir)
+}
+
+func (f *Filter) state() (filterState, error) {
+	var st filterState
+	if err := f.maps.States.Lookup(uint32(0), &st); err != nil {
+		return st, fmt.Errorf("read the filter's state: %w", err)
+	}
+	return st, nil
+}
+
+// mapFields names where each pinned map lives in f.
+func (f *Filter) mapFields() map[string]**ebpf.Map {
+	m := &f.maps
+	return map[string]**ebpf.Map{
+		filterMapBudget: &m.Budget, filterMapConfigs: &m.Configs, filterMapCounters: &m.Counters,
+		filterMapEntries: &m.Entries, filterMapEvents: &m.Events, filterMapHits: &m.Hits,
+		filterMapMeters: &m.Meters, filterMapPrefixes4: &m.Prefixes4, filterMapPrefixes6: &m.Prefixes6,
+		filterMapRecent: &m.Recent, filterMapRules: &m.Rules, filterMapStates: &m.States,
+	}
+}

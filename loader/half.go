@@ -1,0 +1,212 @@
+package loader
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+)
+
+// trieLimit bounds one trie. Tries take memory only for what they hold.
+const trieLimit = 1 << 23
+
+// batch is how many elements go through one system call.
+const batch = 4096
+
+// half is one of the two copies of the policy maps.
+type half struct {
+	index                        uint32
+	v4, v6, rules, entries, hits *ebpf.Map
+}
+
+// slots lists the half's inner maps with the outer maps that hold them.
+func (f *Filter) slots(h *half) []struct {
+	outer *ebpf.Map
+	inner **ebpf.Map
+} {
+	return []struct {
+		outer *ebpf.Map
+		inner **ebpf.Map
+	}{
+		{f.maps.Prefixes4, &h.v4}, {f.maps.Prefixes6, &h.v6},
+		{f.maps.Rules, &h.rules}, {f.maps.Entries, &h.entries}, {f.maps.Hits, &h.hits},
+	}
+}
+
+// openHalf takes up the inner maps of a half; nil where it was never built.
+func (f *Filter) openHalf(index uint32) (*half, error) {
+	h := &half{index: index}
+	for _, s := range f.slots(h) {
+		err := s.outer.Lookup(index, s.inner)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			h.close()
+			return nil, nil
+		}
+		if err != nil {
+			h.close()
+			return nil, fmt.Errorf("open half %d: %w", index, err)
+		}
+	}
+	return h, nil
+}
+
+// newHalf makes empty inner maps with room for so many rules and entries. They
+// are nobody's until install.
+func (f *Filter) newHalf(index uint32, rules, entries int) (*half, error) {
+	h := &half{index: index}
+	sizes := map[*ebpf.Map]int{
+		f.maps.Prefixes4: trieLimit, f.maps.Prefixes6: trieLimit,
+		f.maps.Rules: rules, f.maps.Entries: entries, f.maps.Hits: entries,
+	}
+	inner := map[*ebpf.Map]string{
+		f.maps.Prefixes4: filterMapPrefixes4, f.maps.Prefixes6: filterMapPrefixes6,
+		f.maps.Rules: filterMapRules, f.maps.Entries: filterMapEntries, f.maps.Hits: filterMapHits,
+	}
+	for _, s := range f.slots(h) {
+		spec := f.spec.Maps[inner[s.outer]].InnerMap.Copy()
+		spec.MaxEntries = uint32(sizes[s.outer])
+		m, err := ebpf.NewMap(spec)
+		if err != nil {
+			h.close()
+			return nil, fmt.Errorf("make room for %d rules: %w", rules, err)
+		}
+		*s.inner = m
+	}
+	return h, nil
+}
+
+// install puts the half's maps where packets would look for them. The kernel
+// waits for a grace period with each (maybe_wait_bpf_programs, Linux 5.0).
+func (f *Filter) install(h *half) error {
+	for _, s := range f.slots(h) {
+		if err := s.outer.Put(h.index, *s.inner); err != nil {
+			return fmt.Errorf("install half %d: %w", h.index, err)
+		}
+	}
+	return nil
+}
+
+// awaitPackets returns once every packet that was under way has left the
+// filter, so that what it may have looked at can be used again.
+func (f *Filter) awaitPackets(h *half) error {
+	if err := f.maps.Prefixes4.Put(h.index, h.v4); err != nil {
+		return fmt.Errorf("wait for packets under way: %w", err)
+	}
+	return nil
+}
+
+func (h *half) close() {
+	for _, m := range []*ebpf.Map{h.v4, h.v6, h.rules, h.entries, h.hits} {
+		if m != nil {
+			m.Close()
+		}
+	}
+}
+
+// snapshot is what a half holds, read back from the kernel.
+type snapshot struct {
+	prefixes map[netip.Prefix]uint32 // to an index of rules
+	rules    []filterRule
+	entries  []filterEntry
+}
+
+func (h *half) snapshot() (snapshot, error) {
+	s := snapshot{prefixes: map[netip.Prefix]uint32{}}
+	var err error
+	if s.rules, err = readArray[filterRule](h.rules); err != nil {
+		return s, fmt.Errorf("read rules: %w", err)
+	}
+	if s.entries, err = readArray[filterEntry](h.entries); err != nil {
+		return s, fmt.Errorf("read entries: %w", err)
+	}
+	if err := readTrie(h.v4, fromKey4, s.prefixes); err != nil {
+		return s, fmt.Errorf("read IPv4 prefixes: %w", err)
+	}
+	if err := readTrie(h.v6, fromKey6, s.prefixes); err != nil {
+		return s, fmt.Errorf("read IPv6 prefixes: %w", err)
+	}
+	return s, nil
+}
+
+// readArray reads a whole array map.
+func readArray[T any](m *ebpf.Map) ([]T, error) {
+	out := make([]T, 0, m.MaxEntries())
+	keys, values := make([]uint32, batch), make([]T, batch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		out = append(out, values[:n]...)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// readTrie adds a trie's prefixes to into. Nobody else writes tries while the
+// lock is held, so the walk sees each once.
+func readTrie[K any](m *ebpf.Map, prefix func(K) netip.Prefix, into map[netip.Prefix]uint32) error {
+	var key K
+	var value uint32
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		into[prefix(key)] = value
+	}
+	return it.Err()
+}
+
+// writeSlots writes array elements, in batches where they are many.
+func writeSlots[T any](m *ebpf.Map, slots map[uint32]T) error {
+	keys, values := make([]uint32, 0, batch), make([]T, 0, batch)
+	flush := func() error {
+		if len(keys) == 0 {
+			return nil
+		}
+		_, err := m.BatchUpdate(keys, values, nil)
+		keys, values = keys[:0], values[:0]
+		return err
+	}
+	for slot, v := range slots {
+		keys, values = append(keys, slot), append(values, v)
+		if len(keys) == batch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// The tries' keys hold addresses in network order, whatever the host's is.
+
+func key4(p netip.Prefix) filterPrefix4 {
+	a := p.Addr().As4()
+	return filterPrefix4{Len: uint32(p.Bits()), Addr: binary.NativeEndian.Uint32(a[:])}
+}
+
+func fromKey4(k filterPrefix4) netip.Prefix {
+	var a [4]byte
+	binary.NativeEndian.PutUint32(a[:], k.Addr)
+	return netip.PrefixFrom(netip.AddrFrom4(a), int(k.Len))
+}
+
+func key6(p netip.Prefix) filterPrefix6 {
+	k := filterPrefix6{Len: uint32(p.Bits())}
+	a := p.Addr().As16()
+	for i := range k.Addr {
+		k.Addr[i] = binary.NativeEndian.Uint32(a[i*4:])
+	}
+	return k
+}
+
+func fromKey6(k filterPrefix6) netip.Prefix {
+	var a [16]byte
+	for i, w := range k.Addr {
+		binary.NativeEndian.PutUint32(a[i*4:], w)
+	}
+	return netip.PrefixFrom(netip.AddrFrom16(a), int(k.Len))
+}

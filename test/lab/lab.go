@@ -1,0 +1,190 @@
+// Package lab makes hosts for tests out of network namespaces: real interfaces,
+// real packets, real TCP. Everything that it makes carries a name of its own
+// and is gone when the test ends. It needs root, and a test without it fails.
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// sequence tells the namespaces of one process apart.
+type sequence struct{ n atomic.Int32 }
+
+var names sequence
+
+func (s *sequence) next(kind string) string {
+	return fmt.Sprintf("sw%s%d-%d", kind, os.Getpid(), s.n.Add(1))
+}
+
+// BPFFS mounts a bpf filesystem of the test's own and returns its path.
+func BPFFS(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Fatalf("mount a bpf filesystem: %v (the tests need root)", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// Host is one network namespace.
+type Host struct {
+	Name string
+	ns   netns.NsHandle
+	t    testing.TB
+}
+
+// NewHost makes a host with a loopback that is up.
+func NewHost(t testing.TB, kind string) *Host {
+	t.Helper()
+	h := &Host{Name: names.next(kind), t: t}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := netns.Get()
+	if err != nil {
+		t.Fatalf("open this namespace: %v", err)
+	}
+	defer home.Close()
+	h.ns, err = netns.NewNamed(h.Name)
+	if err != nil {
+		t.Fatalf("make namespace %s: %v (the tests need root)", h.Name, err)
+	}
+	if err := netns.Set(home); err != nil {
+		t.Fatalf("return from namespace: %v", err)
+	}
+	t.Cleanup(func() {
+		h.ns.Close()
+		_ = netns.DeleteNamed(h.Name)
+	})
+	h.Do(func() error { return setUp("lo") })
+	return h
+}
+
+func setUp(name string) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(l)
+}
+
+// Do runs fn in the host's namespace, on a thread of its own; an error fails the test.
+func (h *Host) Do(fn func() error) {
+	h.t.Helper()
+	if err := h.Try(fn); err != nil {
+		h.t.Fatalf("on %s: %v", h.Name, err)
+	}
+}
+
+// Try is Do for what may fail. Sockets that fn makes stay in the namespace,
+// also when they are used elsewhere.
+func (h *Host) Try(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := netns.Set(h.ns); err != nil {
+			done <- err
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}
+
+// Command is a program to be run on the host.
+func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + h.Name, "--", name}, args...)...)
+}
+
+// Connect joins two hosts by a veth pair, whose ends are called a and b.
+func Connect(h1 *Host, a string, h2 *Host, b string) {
+	h1.t.Helper()
+	h1.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = a
+		if err := netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs: attrs, PeerName: b, PeerNamespace: netlink.NsFd(int(h2.ns)),
+		}); err != nil {
+			return err
+		}
+		return setUp(a)
+	})
+	h2.Do(func() error { return setUp(b) })
+}
+
+// Address gives an interface addresses, without duplicate address detection.
+func (h *Host) Address(ifname string, prefixes ...string) {
+	h.t.Helper()
+	h.Do(func() error {
+		l, err := netlink.LinkByName(ifname)
+		if err != nil {
+			return err
+		}
+		for _, p := range prefixes {
+			pfx := netip.MustParsePrefix(p)
+			addr := &netlink.Addr{
+				IPNet: &net.IPNet{
+					IP:   pfx.Addr().AsSlice(),
+					Mask: net.CIDRMask(pfx.Bits(), pfx.Addr().BitLen()),
+				},
+				Flags: unix.IFA_F_NODAD,
+			}
+			if err := netlink.AddrAdd(l, addr); err != nil {
+				return fmt.Errorf("address %s: %w", p, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Listen serves TCP on the host; every connection is closed after a greeting.
+func (h *Host) Listen(addr string) net.Listener {
+	h.t.Helper()
+	var l net.Listener
+	h.Do(func() (err error) {
+		lc := net.ListenConfig{}
+		lc.SetMultipathTCP(false)
+		l, err = lc.Listen(context.Background(), "tcp", addr)
+		return err
+	})
+	h.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("220 here\r\n"))
+			c.Close()
+		}
+	}()
+	return l
+}
+
+// Dial connects from the host, from an address of its own where one is named.
+func (h *Host) Dial(from, to string, timeout time.Duration) (net.Conn, error) {
+	var c net.Conn
+	err := h.Try(func() (err error) {
+		d := net.Dialer{Timeout: timeout}
+		if from != "" {
+			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+		}
+		d.SetMultipathTCP(false)
+		c, err = d.Dial("tcp", to)
+		return err
+	})
+	return c, err
+}
