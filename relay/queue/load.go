@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// load replays the directory into the fresh queue and starts a new segment.
-// It never appends to an old one, whose end may be torn.
+// load replays the directory into the fresh queue. It goes on behind the last
+// readable record, so that a restart needs no room: what is written over there
+// was never acknowledged.
 func (q *Queue) load() error {
 	q.fileNo.Store(uint64(q.opt.Now().UnixMicro())) // no number is used twice, not even after a restart
 	if err := q.openLog(); err != nil {
@@ -33,14 +34,15 @@ func (q *Queue) load() error {
 		}
 	}
 	q.lastID.Store(r.last)
-	seg, err := q.roll()
-	if err != nil {
+	if n := len(q.segs); n > 0 {
+		q.active = q.segs[n-1]
+	} else if _, err := q.roll(); err != nil {
 		if isFull(err) {
 			return fmt.Errorf("no room for a segment of %d octets: %w; free some and start again", q.opt.SegmentSize, err)
 		}
 		return err
 	}
-	q.room = seg.size
+	q.room = max(0, q.active.size-q.active.off)
 	q.index(r)
 	return nil
 }

@@ -85,14 +85,15 @@ type visitor interface {
 	damage(from, to int) // unreadable octets with a readable record behind them
 }
 
-// scan walks the records of one segment's content.
-func scan(b []byte, nonce uint64, v visitor) {
+// scan walks the records of one segment's content and returns where they end:
+// what follows is unused, or a tail that was never acknowledged.
+func scan(b []byte, nonce uint64, v visitor) (end int) {
 	for off := 0; off+headerSize <= len(b); {
 		h, ok := readHeader(b[off:], nonce)
 		if !ok {
 			next := resync(b, off+recordStep, nonce)
 			if next < 0 {
-				return // the end, or a tail that was never acknowledged
+				return off
 			}
 			v.damage(off, next)
 			off = next
@@ -101,7 +102,9 @@ func scan(b []byte, nonce uint64, v visitor) {
 		payload := b[off+headerSize : off+headerSize+int(h.length)]
 		v.record(off, h, payload, checksum(payload) == h.sum)
 		off += recordSize(int(h.length))
+		end = off
 	}
+	return end
 }
 
 // resync finds the next readable header at or behind from, -1 for none.

@@ -41,7 +41,7 @@ func newReplay(log *slog.Logger) *replay {
 // segment takes in one segment's content.
 func (r *replay) segment(seg *segment, content []byte) error {
 	r.seg, r.buf = seg, content
-	scan(content, seg.nonce, r)
+	seg.off = int64(scan(content, seg.nonce, r))
 	return r.err
 }
 
