@@ -194,7 +194,7 @@ func checkShape(t *testing.T, rules []rule.Rule) {
 
 func TestCompiledRulesSayWhatTheModelSays(t *testing.T) {
 	cut := 0
-	for seed := range uint64(1500) {
+	for seed := range uint64(1000) {
 		d := roll(rand.New(rand.NewPCG(seed, 1)))
 		d.narrow = seed%2 == 0
 		cut += checkCompiled(t, d.set(48), d)
@@ -247,7 +247,7 @@ func (k kernel) apply(d policy.Delta) {
 }
 
 func TestRecompileEqualsCompile(t *testing.T) {
-	for seed := range uint64(1000) {
+	for seed := range uint64(800) {
 		d := roll(rand.New(rand.NewPCG(seed, 3)))
 		from := d.set(16)
 		to := from.Clone()
@@ -261,6 +261,9 @@ func TestRecompileEqualsCompile(t *testing.T) {
 		got := load(policy.Compile(from, ports, caps, start))
 		got.apply(policy.Recompile(from, to, ports, caps, start, policy.Diff(from, to).Prefixes()))
 		want := load(policy.Compile(to, ports, caps, start))
+		if reflect.DeepEqual(want, got) {
+			continue
+		}
 		opts := cmp.Options{cmp.AllowUnexported(kernel{}), cmpopts.EquateComparable(netip.Prefix{}), cmpopts.EquateEmpty()}
 		if diff := cmp.Diff(want, got, opts); diff != "" {
 			t.Fatalf("seed %d: compiled whole (-) and in part (+) differ:\n%s", seed, diff)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -139,13 +140,16 @@ func (p *parser) options(e *Entry, fields []field) *Problem {
 		if !ok {
 			return &Problem{Col: f.col, Msg: fmt.Sprintf("%q: options are written key=value, text with spaces in double quotes", f.text)}
 		}
+		if !p.knows(key) {
+			return &Problem{Col: f.col, Msg: fmt.Sprintf("option %q: not known; there are %s", key, optionKeys)}
+		}
 		if seen[key] {
 			return &Problem{Col: f.col, Msg: fmt.Sprintf("option %s stands on this line twice", key)}
 		}
 		seen[key] = true
 		value, err := unquote(value)
 		if err == nil {
-			err = p.option(e, key, value)
+			err = option(e, key, value)
 		}
 		if err != nil {
 			return &Problem{Col: f.col, Msg: fmt.Sprintf("option %s: %s", key, err)}
@@ -154,7 +158,14 @@ func (p *parser) options(e *Entry, fields []field) *Problem {
 	return nil
 }
 
-func (p *parser) option(e *Entry, key, value string) (err error) {
+// optionKeys are the options in the order of Format.
+const optionKeys = "max-conns, rate, burst, shared, relay, immune, expires, note"
+
+func (p *parser) knows(key string) bool {
+	return slices.Contains(strings.Split(optionKeys, ", "), key) || p.o.Origins && key == "origin"
+}
+
+func option(e *Entry, key, value string) (err error) {
 	switch key {
 	case "max-conns":
 		e.MaxConns, err = parseCount(value)
@@ -175,14 +186,9 @@ func (p *parser) option(e *Entry, key, value string) (err error) {
 	case "note":
 		e.Note, err = value, checkText("note", value)
 	case "origin":
-		if p.o.Origins {
-			origin, feed, _ := strings.Cut(value, ":")
-			e.Origin, e.Feed = Origin(origin), feed
-			return e.checkOrigin()
-		}
-		fallthrough
-	default:
-		return errors.New("not known; there are max-conns, rate, burst, shared, relay, immune, expires and note")
+		origin, feed, _ := strings.Cut(value, ":")
+		e.Origin, e.Feed = Origin(origin), feed
+		err = e.checkOrigin()
 	}
 	return err
 }
