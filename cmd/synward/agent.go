@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"reflect"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/synward/synward/agent"
+)
+
+func agentCommand(s streams) *cli.Command {
+	return &cli.Command{
+		Name:  "agent",
+		Usage: "run the daemon in the foreground: the filter, its rules and the relay",
+		Description: "SIGTERM ends it, and the filter goes on enforcing. SIGHUP reads the configuration again.\n" +
+			"A killed agent leaves the filter and the relay as they are; the next one takes them over.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "log", Usage: "log `LEVEL`: debug, info, warn or error", Value: "info"},
+			&cli.StringFlag{Name: "relay-binary", Usage: "the relay's program `FILE` (default: synward-relay beside this one, or in PATH)"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := argCount(c, 0, 0); err != nil {
+				return err
+			}
+			var level slog.Level
+			if err := level.UnmarshalText([]byte(c.String("log"))); err != nil {
+				return usagef("--log %q: use debug, info, warn or error", c.String("log"))
+			}
+			log := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: level}))
+			return runAgent(c, log)
+		},
+	}
+}
+
+func runAgent(c *cli.Context, log *slog.Logger) error {
+	f, err := agentFile(c)
+	if err != nil {
+		return err
+	}
+	r, err := relayOptions(f, c.String("relay-binary"))
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(c.Context, agent.Options{Config: f.Config, Version: version(), Relay: r, Log: log})
+	if err != nil {
+		return err
+	}
+	if err := agent.Notify("READY=1"); err != nil {
+		log.Warn("no word to the service manager", "error", err)
+	}
+	ctx, cancel := context.WithCancel(c.Context)
+	defer cancel()
+	go reloadOnHangup(ctx, c, a, f, log)
+	log.Info("synward agent is ready", "version", version(), "socket", f.Control.Socket)
+	err = a.Run(ctx)
+	log.Info("synward agent ends; the filter goes on enforcing")
+	return err
+}
+
+// agentFile is the configuration with the flags over it.
+func agentFile(c *cli.Context) (file, error) {
+	f, err := loadFile(c.String("config"))
+	if socket := c.String("socket"); socket != "" {
+		f.Control.Socket = socket
+	}
+	return f, err
+}
+
+// reloadOnHangup reads the configuration again at every SIGHUP. A bad one is
+// said and changes nothing.
+func reloadOnHangup(ctx context.Context, c *cli.Context, a *agent.Agent, was file, log *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		}
+		f, err := agentFile(c)
+		if err == nil {
+			err = reload(ctx, a, was, f, log)
+		}
+		if err != nil {
+			log.Error("configuration not reloaded; the old one goes on", "error", oneLine(err))
+			continue
+		}
+		log.Info("configuration reloaded")
+	}
+}
+
+// reload brings in force what can change while the agent runs, and names what
+// cannot.
+func reload(ctx context.Context, a *agent.Agent, was, now file, log *slog.Logger) error {
+	for key, same := range map[string]bool{
+		"filter.pin_dir": was.Filter.PinDir == now.Filter.PinDir,
+		"store":          was.Store == now.Store,
+		"control":        was.Control == now.Control,
+		"relay.enabled":  was.Relay.Enabled == now.Relay.Enabled,
+		"relay.listen":   reflect.DeepEqual(was.Relay.Listen, now.Relay.Listen),
+		"relay.user":     was.Relay.User == now.Relay.User,
+		"relay.spool":    was.Relay.Spool == now.Relay.Spool,
+	} {
+		if !same {
+			log.Warn("changed in the configuration, but in force only after a restart of the agent", "key", key)
+		}
+	}
+	if !now.Relay.Enabled {
+		return a.Reload(ctx, now.Config, nil)
+	}
+	if _, err := now.Relay.Settings(nil); err != nil {
+		return err
+	}
+	return a.Reload(ctx, now.Config, relaySettings(now.Relay))
+}

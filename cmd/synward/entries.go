@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/policy"
+)
+
+// entryCommand is "allow" or "deny", which differ in their flags alone.
+func entryCommand(s streams, action policy.Action) *cli.Command {
+	what := map[policy.Action]string{
+		policy.Allow: "let sources in, up to their caps",
+		policy.Deny:  "make a hole in an allow entry, or block on a port whose default is pass",
+	}
+	return &cli.Command{
+		Name:  string(action),
+		Usage: what[action],
+		Subcommands: []*cli.Command{
+			{
+				Name: "add", Usage: "add entries, or change those of the same prefix", ArgsUsage: "PREFIX… (- reads them from stdin)",
+				Flags:  addFlags(action),
+				Action: func(c *cli.Context) error { return addEntries(c, s, action) },
+			},
+			{
+				Name: "remove", Usage: "remove entries", ArgsUsage: "PREFIX… (- reads them from stdin)",
+				Flags:  []cli.Flag{killFlag(), dryRunFlag(), jsonFlag()},
+				Action: func(c *cli.Context) error { return removeEntries(c, s, action) },
+			},
+			listCommand(s, action),
+		},
+	}
+}
+
+func killFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "kill", Usage: "also end open connections of sources that no longer pass"}
+}
+
+func addFlags(action policy.Action) []cli.Flag {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "ports", Usage: "on these `PORTS` only, such as 25,587 (default: every protected port)"},
+		&cli.StringFlag{Name: "ttl", Usage: "ends by itself after `TIME`, such as 30m, 24h, 7d"},
+		&cli.StringFlag{Name: "note", Usage: "`TEXT` for people"},
+	}
+	if action == policy.Allow {
+		flags = append(flags,
+			&cli.StringFlag{Name: "max-conns", Usage: "at most `N` open connections per source; 0 = no cap"},
+			&cli.StringFlag{Name: "rate", Usage: "at most `N/s` (or /m, /h) new connections per source; 0 = no cap"},
+			&cli.StringFlag{Name: "burst", Usage: "`N` new connections at once before the rate counts"},
+			&cli.BoolFlag{Name: "shared", Usage: "the caps count for the whole prefix"},
+			&cli.BoolFlag{Name: "relay", Usage: "these sources may relay without AUTH"})
+	} else {
+		flags = append(flags, killFlag())
+	}
+	return append(flags, dryRunFlag(), jsonFlag())
+}
+
+func addEntries(c *cli.Context, s streams, action policy.Action) error {
+	prefixes, warnings, err := readPrefixes(c, s.in)
+	if err != nil {
+		return err
+	}
+	entry, err := entryOf(c, action, time.Now())
+	if err != nil {
+		return err
+	}
+	req := control.Add{DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
+	for _, p := range prefixes {
+		entry.Prefix = p
+		req.Entries = append(req.Entries, entry)
+	}
+	return sendChange(c, s, "/v1/entries", req, warnings)
+}
+
+func removeEntries(c *cli.Context, s streams, action policy.Action) error {
+	prefixes, warnings, err := readPrefixes(c, s.in)
+	if err != nil {
+		return err
+	}
+	req := control.Remove{Action: action, Prefixes: prefixes, DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
+	return sendChange(c, s, "/v1/entries/remove", req, warnings)
+}
+
+// entryOf is the entry by the flags, without its prefix.
+func entryOf(c *cli.Context, action policy.Action, now time.Time) (e policy.Entry, err error) {
+	e = policy.Entry{Action: action, Origin: policy.Operator, Note: c.String("note"), Shared: c.Bool("shared"), Relay: c.Bool("relay")}
+	if v := c.String("ports"); c.IsSet("ports") {
+		if e.Ports, err = policy.ParsePorts(v, nil); err != nil {
+			return e, usagef("--ports: %w", err)
+		}
+	}
+	if v := c.String("ttl"); c.IsSet("ttl") {
+		ttl, err := policy.ParseTTL(v)
+		if err != nil {
+			return e, usagef("--ttl: %w", err)
+		}
+		e.Expires = now.Add(ttl)
+	}
+	if v := c.String("rate"); c.IsSet("rate") {
+		r, err := policy.ParseRate(v)
+		if err != nil {
+			return e, usagef("--rate: %w", err)
+		}
+		e.Rate = &r
+	}
+	if e.MaxConns, err = countFlag(c, "max-conns"); err != nil {
+		return e, err
+	}
+	e.Burst, err = countFlag(c, "burst")
+	return e, err
+}
+
+// countFlag is a number's flag, nil where it is not set.
+func countFlag(c *cli.Context, name string) (*uint32, error) {
+	if !c.IsSet(name) {
+		return nil, nil
+	}
+	var n uint64
+	v := c.String(name)
+	if _, err := fmt.Sscanf(v, "%d", &n); err != nil || fmt.Sprint(n) != v || n > math.MaxUint32 {
+		return nil, usagef("--%s %q: write a number from 0 to %d", name, v, uint32(math.MaxUint32))
+	}
+	out := uint32(n)
+	return &out, nil
+}
+
+// readPrefixes reads the arguments, and for "-" the prefixes on stdin: one or
+// more a line, # begins a comment. One that is bad fails all.
+func readPrefixes(c *cli.Context, in io.Reader) (out []netip.Prefix, warnings []string, err error) {
+	if err := argCount(c, 1, -1); err != nil {
+		return nil, nil, err
+	}
+	add := func(where, word string) error {
+		p, warning, err := policy.ParsePrefix(word)
+		if err != nil {
+			return usagef("%s%w; nothing changed", where, err)
+		}
+		if warning != "" {
+			warnings = append(warnings, where+warning)
+		}
+		out = append(out, p)
+		return nil
+	}
+	for _, arg := range c.Args().Slice() {
+		if arg != "-" {
+			if err := add("", arg); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		lines := bufio.NewScanner(in)
+		for n := 1; lines.Scan(); n++ {
+			text, _, _ := strings.Cut(lines.Text(), "#")
+			for _, word := range strings.Fields(text) {
+				if err := add(fmt.Sprintf("stdin:%d: ", n), word); err != nil {
+					return nil, nil, err
+				}
+			}
+		}
+		if err := lines.Err(); err != nil {
+			return nil, nil, fmt.Errorf("read stdin: %w; nothing changed", err)
+		}
+	}
+	if len(out) == 0 {
+		return nil, nil, usagef("no prefix on stdin")
+	}
+	return out, warnings, nil
+}
+
+// sendChange sends a change, waits until it is in force, and prints it.
+func sendChange(c *cli.Context, s streams, path string, req any, warnings []string) error {
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	var ans control.Changed
+	if _, err := cl.Do(c.Context, http.MethodPost, path, req, &ans, nil); err != nil {
+		return err
+	}
+	ans.Warnings = append(warnings, ans.Warnings...)
+	if c.Bool("json") {
+		return printJSON(s.out, ans)
+	}
+	printChange(s, ans)
+	return nil
+}
+
+func printChange(s streams, ans control.Changed) {
+	for _, w := range ans.Warnings {
+		fmt.Fprintf(s.err, "synward: warning: %s\n", w)
+	}
+	would := ""
+	if ans.DryRun {
+		would = "would be "
+	}
+	for _, e := range ans.Added {
+		fmt.Fprintf(s.out, "%sadded    %s\n", would, e.Line())
+	}
+	for _, ch := range ans.Changed {
+		fmt.Fprintf(s.out, "%schanged  %s\n%s  before %s\n", would, ch.New.Line(), strings.Repeat(" ", len(would)), ch.Old.Line())
+	}
+	for _, e := range ans.Removed {
+		fmt.Fprintf(s.out, "%sremoved  %s\n", would, e.Line())
+	}
+	for _, p := range ans.Missing {
+		fmt.Fprintf(s.out, "not there %s\n", p)
+	}
+	if len(ans.Added)+len(ans.Changed)+len(ans.Removed) == 0 {
+		fmt.Fprintf(s.out, "nothing to change\n")
+	}
+	for _, conn := range ans.CutOff {
+		fmt.Fprintf(s.out, "open connection %s -> port %d: its source %sno longer let in\n", conn.Source, conn.Local.Port(), map[bool]string{true: "would be ", false: "is "}[ans.DryRun])
+	}
+	switch {
+	case ans.DryRun:
+		fmt.Fprintln(s.out, "dry run: nothing changed")
+	case ans.Killed > 0:
+		fmt.Fprintf(s.out, "%s ended\n", plural(ans.Killed, "connection", "connections"))
+	case len(ans.CutOff) > 0:
+		fmt.Fprintf(s.out, "%s left open (--kill ends them)\n", plural(len(ans.CutOff), "connection", "connections"))
+	}
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/synward/synward/agent/control"
+)
+
+// relayOwn is the little of the relay's own status that people see.
+type relayOwn struct {
+	Ready        bool   `json:"ready"`
+	Sessions     int    `json:"sessions"`
+	Accepted     uint64 `json:"accepted"`
+	Refused      uint64 `json:"refused"`
+	AuthFailures uint64 `json:"auth_failures"`
+	Unauthorized uint64 `json:"unauthorized"`
+	Queue        struct {
+		Items    int   `json:"items"`
+		Bytes    int64 `json:"bytes"`
+		Deferred int   `json:"deferred"`
+	} `json:"queue"`
+}
+
+func relayRows(r *control.RelayStatus, now time.Time) [][]string {
+	if r == nil {
+		return nil
+	}
+	line := "not running"
+	if r.Running {
+		line = fmt.Sprintf("running, pid %d, since %s", r.PID, ago(r.Since, now))
+		if r.Adopted {
+			line += ", taken over from an earlier agent"
+		}
+	}
+	if r.Restarts > 0 {
+		line += fmt.Sprintf(", restarted %s", plural(r.Restarts, "time", "times"))
+	}
+	if r.Error != "" {
+		line += ": " + r.Error
+	}
+	rows := [][]string{{"relay", line}}
+	var own relayOwn
+	if len(r.Own) == 0 || json.Unmarshal(r.Own, &own) != nil {
+		return rows
+	}
+	return append(rows,
+		[]string{"sessions", fmt.Sprintf("%d open; messages accepted %d, refused %d; failed logins %d, unauthorised %d", own.Sessions, own.Accepted, own.Refused, own.AuthFailures, own.Unauthorized)},
+		[]string{"queue", fmt.Sprintf("%s, %d deferred, %d bytes", plural(own.Queue.Items, "item", "items"), own.Queue.Deferred, own.Queue.Bytes)})
+}
