@@ -64,26 +64,28 @@ static __always_inline struct meter *find_meter(__u64 tag, __u64 now, bool take)
 	return 0;
 }
 
-/* REASON_RATE, REASON_RATE_FULL, or the reason that it was given. */
-static __always_inline enum reason cap_rate(const struct config *cfg, const struct entry *e,
-					    const struct packet *p, enum reason pass, bool probe)
+/* REASON_RATE, or why the filter cannot tell (that passes), or 0: within the cap. */
+__noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
+				const struct packet *p, bool probe)
 {
 	struct meter *m;
 	__u64 now, old, base;
 
+	if (!cfg || !e || !p)
+		return REASON_INTERNAL;
 	if (!e->interval)
-		return pass;
+		return 0;
 	now = bpf_ktime_get_coarse_ns();
 	m = find_meter(source_tag(cfg, e, p), now, !probe);
 	if (!m)
-		return probe ? pass : REASON_RATE_FULL;
+		return probe ? 0 : REASON_RATE_FULL;
 	for (int i = 0; i < CAS_TRIES; i++) {
 		old = *(volatile __u64 *)&m->tat;
 		base = old > now ? old : now;
 		if (base - now > e->tolerance)
 			return REASON_RATE;
 		if (probe || __sync_val_compare_and_swap(&m->tat, old, base + e->interval) == old)
-			return pass;
+			return 0;
 	}
 	return REASON_INTERNAL;
 }

@@ -22,11 +22,16 @@ static __always_inline struct probe *find_probe(struct xdp_md *ctx)
 	return q;
 }
 
-static __always_inline __u32 find_slot(const struct config *cfg, __be16 port)
+/* The functions that are not inlined are so for the verifier's sake: it looks
+ * at each once, and not once for every way that leads there (12,500 instructions,
+ * of the million it would look at; inlined, 862,000). */
+__noinline __u32 find_slot(const struct config *cfg, __be16 port)
 {
+	if (!cfg || !port)
+		return MAX_PORTS;
 	for (int i = 0; i < MAX_PORTS; i++)
 		if (cfg->ports[i].number == port)
-			return port ? i : MAX_PORTS;
+			return i;
 	return MAX_PORTS;
 }
 
@@ -47,6 +52,7 @@ static __always_inline void decide(const struct config *cfg, __u32 half, const s
 				   bool probe, struct outcome *o)
 {
 	struct match m = {};
+	enum reason over;
 
 	if (!match(half, p, o->slot, &m)) {
 		give_up(o);
@@ -69,9 +75,11 @@ static __always_inline void decide(const struct config *cfg, __u32 half, const s
 	o->reason = m.index < MAX_PORTS ? REASON_DEFAULT_PASS : REASON_ALLOWED;
 	if (!p->syn)
 		return;
-	o->reason = cap_rate(cfg, m.entry, p, o->reason, probe);
-	if (o->reason == REASON_RATE)
-		o->decision = DECISION_DROP;
+	over = cap_rate(cfg, m.entry, p, probe);
+	if (over == REASON_RATE)
+		refuse(o, over);
+	else if (over)
+		o->reason = over;
 }
 
 /* What the filter thinks of a packet. Segments of open connections and all

@@ -38,13 +38,13 @@ static __always_inline bool find_rule(__u32 half, const struct packet *p, __u32 
 
 /* The entry that a rule names now. A rule past its time hands on to the next,
  * so that an expiry needs no agent. */
-static __always_inline bool follow_rule(__u32 half, __u32 index, __u32 slot, __u32 *entry)
+__noinline bool follow_rule(__u32 half, __u32 index, __u32 slot, __u32 *entry)
 {
 	void *table = bpf_map_lookup_elem(&rules, &half);
 	struct rule *rule;
 	__u32 now = 0;
 
-	if (!table || slot >= MAX_PORTS)
+	if (!table || !entry || slot >= MAX_PORTS)
 		return false;
 	for (int i = 0; i < MAX_STEPS; i++) {
 		if (!index) {

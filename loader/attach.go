@@ -49,14 +49,8 @@ func (f *Filter) Attach(name string, mode Mode) (Attachment, error) {
 	}
 	a := Attachment{Interface: name, Index: ifc.Index}
 	pin := f.linkPin(ifc.Index)
-	if l, err := link.LoadPinnedLink(pin, nil); err == nil {
-		defer l.Close()
-		if a.Mode, err = attachedMode(ifc.Index); err == nil && alive(l, ifc.Index) && suits(a.Mode, mode) {
-			return a, l.Update(f.prog)
-		}
-		if err := os.Remove(pin); err != nil { // defunct, or in another mode
-			return a, fmt.Errorf("detach from %s: %w", name, err)
-		}
+	if kept, err := f.keepLink(&a, pin, mode); kept || err != nil {
+		return a, err
 	}
 	l, err := f.attachLink(&a, mode)
 	if err != nil {
@@ -67,6 +61,25 @@ func (f *Filter) Attach(name string, mode Mode) (Attachment, error) {
 		return a, fmt.Errorf("pin the link to %s: %w", name, err)
 	}
 	return a, nil
+}
+
+// keepLink goes on with a pinned link, or removes one that is defunct or in
+// another mode than is wanted.
+func (f *Filter) keepLink(a *Attachment, pin string, want Mode) (kept bool, err error) {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return false, nil
+	}
+	defer l.Close()
+	mode, err := attachedMode(a.Index)
+	if err == nil && alive(l, a.Index) && suits(mode, want) {
+		a.Mode = mode
+		return true, l.Update(f.prog)
+	}
+	if err := os.Remove(pin); err != nil {
+		return false, fmt.Errorf("detach from %s: %w", a.Interface, err)
+	}
+	return false, nil
 }
 
 // suits says whether an attachment may stay as it is. Auto takes both, so that

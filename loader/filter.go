@@ -240,3 +240,6 @@ func (f *Filter) mapFields() map[string]**ebpf.Map {
 		filterMapRecent: &m.Recent, filterMapRules: &m.Rules, filterMapStates: &m.States,
 	}
 }
+
+// Dir is the pin directory.
+func (f *Filter) Dir() string { return string(f.dir) }

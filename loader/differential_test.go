@@ -1,0 +1,142 @@
+package loader_test
+
+import (
+	"flag"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/synward/synward/loader"
+	"github.com/synward/synward/loader/rule"
+	"github.com/synward/synward/test/lab"
+)
+
+// A long run wants more: go test ./loader -run Differential -timeout 2h -args -rounds 5000
+var rounds = flag.Int("rounds", 40, "policies that the differential test tries, each with 2,000 frames")
+
+func open(t testing.TB) *loader.Filter {
+	t.Helper()
+	f, err := loader.Open(loader.Options{PinDir: filepath.Join(lab.BPFFS(t), "synward")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// randomModel is a policy of nested prefixes of both families, with rules that
+// change by themselves. Its expiries are hours away, on either side of now.
+func randomModel(r frames) model {
+	m := model{entries: map[uint64]rule.Entry{}, now: time.Now()}
+	for _, n := range [][]uint16{{25}, {25, 587}, {587, 465, 25}}[r.IntN(3)] {
+		m.ports = append(m.ports, rule.Port{Number: n, Default: rule.Verdict(1 + r.IntN(2)), Observe: r.IntN(4) == 0})
+	}
+	for id := uint64(100); id < 100+uint64(1+r.IntN(30)); id++ {
+		m.entries[id] = rule.Entry{ID: id, Verdict: rule.Verdict(1 + r.IntN(2))}
+	}
+	used := map[netip.Prefix]bool{}
+	for range r.IntN(40) {
+		p := netip.PrefixFrom(r.addr6(), []int{0, 32, 40, 64, 72, 127, 128}[r.IntN(7)])
+		if r.IntN(3) > 0 {
+			p = netip.PrefixFrom(r.addr4(), []int{0, 8, 15, 16, 23, 24, 30, 31, 32}[r.IntN(9)])
+		}
+		if p = p.Masked(); !used[p] {
+			used[p] = true
+			m.rules = append(m.rules, rule.Rule{Prefix: p, Steps: randomSteps(r, m)})
+		}
+	}
+	return m
+}
+
+func randomSteps(r frames, m model) []rule.Step {
+	var steps []rule.Step
+	until := m.now.Add(-time.Duration(1+r.IntN(4))*time.Hour - 7*time.Minute) // never just now
+	for range r.IntN(rule.MaxSteps) {
+		steps = append(steps, rule.Step{Until: until})
+		until = until.Add(time.Duration(1+r.IntN(3)) * 90 * time.Minute)
+	}
+	steps = append(steps, rule.Step{})
+	for i := range steps {
+		for slot := range m.ports {
+			if r.IntN(4) > 0 {
+				steps[i].Ports[slot] = 100 + uint64(r.IntN(len(m.entries)))
+			}
+		}
+	}
+	return steps
+}
+
+func (m model) compiled() rule.Policy {
+	entries := make([]rule.Entry, 0, len(m.entries))
+	for _, e := range m.entries {
+		entries = append(entries, e)
+	}
+	return rule.Policy{Ports: m.ports, IPv6Prefix: 64, Entries: slices.Values(entries), Rules: slices.Values(m.rules)}
+}
+
+// The loaded program and the model must agree on every frame under every
+// policy, whether the policy came whole or by small changes.
+func TestDifferential(t *testing.T) {
+	f := open(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := frames{rand.New(rand.NewPCG(seed, 0))}
+	reasons := map[loader.Reason]int{}
+	for range *rounds {
+		m := randomModel(r)
+		if r.IntN(2) == 0 {
+			m.ports = []rule.Port{{Number: 25, Default: rule.Drop}, {Number: 587, Default: rule.Drop}} // same ports: amended in place
+		}
+		if _, err := f.Sync(m.compiled()); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := f.Sync(m.compiled()); err != nil || c != (loader.Change{}) {
+			t.Fatalf("a second Sync of the same policy: %+v, %v; want nothing to do", c, err)
+		}
+		for range 2000 {
+			frame := r.frame()
+			reasons[compare(t, f, m, frame)]++
+		}
+	}
+	for _, reason := range []loader.Reason{loader.NotOurs, loader.Allowed, loader.DefaultPass, loader.NoEntry,
+		loader.Denied, loader.Fragment, loader.Headers, loader.Truncated} {
+		if reasons[reason] == 0 {
+			t.Errorf("no frame was judged %q: the generator does not reach it", reason)
+		}
+	}
+	t.Log(reasons)
+}
+
+func compare(t *testing.T, f *loader.Filter, m model, frame []byte) loader.Reason {
+	t.Helper()
+	got, err := f.ProbeFrame(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := m.judge(frame); got != want {
+		t.Fatalf("frame %x\nkernel %+v\nmodel  %+v\nports %+v", frame, got, want, m.ports)
+	}
+	return got.Reason
+}
+
+// Whatever bytes come, kernel and model say the same.
+func FuzzFrame(f *testing.F) {
+	filter := open(f)
+	r := frames{rand.New(rand.NewPCG(1, 2))}
+	m := randomModel(r)
+	if _, err := filter.Sync(m.compiled()); err != nil {
+		f.Fatal(err)
+	}
+	for range 50 {
+		f.Add(r.frame())
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		if len(frame) < 14 || len(frame) > 1400 {
+			return // a test run takes no others
+		}
+		compare(t, filter, m, frame)
+	})
+}

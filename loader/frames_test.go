@@ -1,0 +1,128 @@
+package loader_test
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+)
+
+// frames makes random frames: valid, odd, lying and cut. Addresses come from a
+// small pool, so that they meet the policies' prefixes.
+type frames struct{ *rand.Rand }
+
+func (r frames) addr4() netip.Addr {
+	return netip.AddrFrom4([4]byte{[]byte{10, 192, 203}[r.IntN(3)], byte(r.IntN(2)), byte(r.IntN(4)), byte(r.IntN(8))})
+}
+
+func (r frames) addr6() netip.Addr {
+	a := [16]byte{0x20, 0x01, 0x0d, 0xb8, byte(r.IntN(2))}
+	a[7], a[8], a[15] = byte(r.IntN(4)), byte(r.IntN(2)), byte(r.IntN(4))
+	if r.IntN(16) == 0 { // mapped: must never meet an IPv4 entry
+		b := r.addr4().As4()
+		a = [16]byte{10: 0xff, 11: 0xff, 12: b[0], 13: b[1], 14: b[2], 15: b[3]}
+	}
+	return netip.AddrFrom16(a)
+}
+
+func (r frames) pick(v ...uint16) uint16 { return v[r.IntN(len(v))] }
+
+// frame is one random frame, at least the 14 bytes that a test run takes.
+func (r frames) frame() []byte {
+	f := make([]byte, 12, 256)
+	for range r.pick(0, 0, 0, 1, 2, 3, 4, 5) {
+		f = binary.BigEndian.AppendUint16(f, r.pick(0x8100, 0x88a8))
+		f = append(f, byte(r.IntN(2)), byte(r.IntN(3)))
+	}
+	switch r.IntN(20) {
+	case 0:
+		f = binary.BigEndian.AppendUint16(f, r.pick(0x0806, 0x88cc, 0x8847, 0x0800))
+		f = append(f, r.bytes(r.IntN(80))...)
+	case 1, 2, 3, 4, 5, 6, 7, 8:
+		f = r.ipv6(f)
+	default:
+		f = r.ipv4(f)
+	}
+	return r.spoil(f)
+}
+
+// spoil cuts some frames, and flips a byte in some.
+func (r frames) spoil(f []byte) []byte {
+	if r.IntN(6) == 0 {
+		f = f[:max(14, r.IntN(len(f)+1))]
+	}
+	if r.IntN(6) == 0 {
+		f[r.IntN(len(f))] ^= byte(1 << r.IntN(8))
+	}
+	for len(f) < 14 {
+		f = append(f, 0)
+	}
+	return f
+}
+
+func (r frames) bytes(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func (r frames) ipv4(f []byte) []byte {
+	f = binary.BigEndian.AppendUint16(f, 0x0800)
+	options := r.pick(0, 0, 0, 0, 4, 8, 40)
+	ip := make([]byte, 20, 60)
+	ip[0] = 0x40 | byte(5+options/4)
+	ip[8], ip[9] = 64, byte(r.pick(6, 6, 6, 6, 6, 6, 17, 1))
+	binary.BigEndian.PutUint16(ip[6:], r.pick(0, 0, 0, 0x4000, 0x8000, 0x2000, 0x2001, 0x0001, 0x0002, 0x1fff))
+	src := r.addr4().As4()
+	copy(ip[12:], src[:])
+	ip = append(ip, r.bytes(int(options))...)
+	l4 := r.tcp()
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)+len(l4)))
+	return append(append(f, ip...), l4...)
+}
+
+func (r frames) ipv6(f []byte) []byte {
+	f = binary.BigEndian.AppendUint16(f, 0x86dd)
+	ip := make([]byte, 40)
+	ip[0], ip[7] = 0x60, 64
+	src := r.addr6().As16()
+	copy(ip[8:], src[:])
+	last := &ip[6]
+	var chain [][]byte
+	for range r.pick(0, 0, 0, 1, 2, 3, 7, 8, 9) {
+		next := byte(r.pick(0, 43, 44, 51, 60))
+		*last = next
+		ext := r.extension(next)
+		chain = append(chain, ext)
+		last = &ext[0]
+	}
+	*last = byte(r.pick(6, 6, 6, 6, 6, 6, 17, 58, 59, 50))
+	f = append(f, ip...)
+	for _, ext := range chain {
+		f = append(f, ext...)
+	}
+	return append(f, r.tcp()...)
+}
+
+func (r frames) extension(kind byte) []byte {
+	units := r.IntN(3)
+	ext := r.bytes(8 * (units + 1))
+	ext[1] = byte(units)
+	switch kind {
+	case 44:
+		ext = ext[:8]
+		binary.BigEndian.PutUint16(ext[2:], r.pick(0, 0, 0, 1, 6, 8, 9, 0xfff8))
+	case 51:
+		ext[1] = byte(2*(units+1) - 2)
+	}
+	return ext
+}
+
+func (r frames) tcp() []byte {
+	p := r.bytes(20 + r.IntN(24))
+	binary.BigEndian.PutUint16(p[2:], r.pick(25, 25, 465, 587, 587, 80, 22, 0))
+	p[12] = 5 << 4
+	p[13] = byte(r.pick(0x02, 0x02, 0x02, 0xc2, 0x12, 0x10, 0x18, 0x04, 0x01, 0x03, 0x06, 0x0a, 0x22, 0x00, 0xff))
+	return p
+}

@@ -1,0 +1,144 @@
+package loader
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+
+	"github.com/synward/synward/loader/rule"
+	"github.com/synward/synward/test/lab"
+)
+
+// openOlder makes a filter whose program differs from this build's, as an
+// older version's would, with maps of the same layout.
+func openOlder(t *testing.T, dir string) *Filter {
+	t.Helper()
+	f := &Filter{dir: pinDir(dir), log: slog.New(slog.DiscardHandler)}
+	unlock, err := f.dir.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.closers = append(f.closers, unlock)
+	if f.spec, err = loadFilter(); err != nil {
+		t.Fatal(err)
+	}
+	adaptSpec(f.spec)
+	prog := f.spec.Programs[filterProgSynward]
+	head := asm.Mov.Imm(asm.R0, 0).WithMetadata(prog.Instructions[0].Metadata)
+	prog.Instructions[0].Metadata = asm.Metadata{}
+	prog.Instructions = append(asm.Instructions{head}, prog.Instructions...)
+	if err := f.create(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// A newer program takes the old one's place while strangers knock: none comes
+// through, and the counters go on.
+func TestUpgradeUnderTraffic(t *testing.T) {
+	edge, peer := lab.NewHost(t, "edge"), lab.NewHost(t, "peer")
+	lab.Connect(edge, "eth0", peer, "eth0")
+	edge.Address("eth0", "192.0.2.1/24")
+	peer.Address("eth0", "192.0.2.3/24")
+	edge.Listen("192.0.2.1:25")
+	dir := filepath.Join(lab.BPFFS(t), "synward")
+	old := openOlder(t, dir)
+	if _, err := old.Sync(rule.Policy{
+		Ports: []rule.Port{{Number: 25, Default: rule.Drop}}, IPv6Prefix: 64,
+		Entries: slices.Values([]rule.Entry{}), Rules: slices.Values([]rule.Rule{}),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
+	before, _ := old.prog.Info()
+	ctx, stop := context.WithCancel(t.Context())
+	through := knock(ctx, peer)
+	old.Close()
+	f, err := Open(Options{PinDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	time.Sleep(100 * time.Millisecond) // strangers after the change, too
+	stop()
+	if n := <-through; n > 0 {
+		t.Errorf("%d strangers came through the upgrade", n)
+	}
+	a, b := mustID(before.ID()), mustID(mustInfo(t, f).ID())
+	if a == b {
+		t.Error("the program was not replaced")
+	}
+	edge.Do(func() error {
+		if got := attachedProgram(t, "eth0"); got != uint32(b) {
+			t.Errorf("program %d is attached, want %d", got, b)
+		}
+		return nil
+	})
+	if c, err := f.Counters(); err != nil || len(c) != 1 || c[0].Packets < 10 {
+		t.Errorf("counters after the upgrade: %+v, %v", c, err)
+	}
+	if ans, err := f.Probe(netip.MustParseAddr("192.0.2.3"), 25); err != nil || ans.Reason != NoEntry {
+		t.Errorf("probe after the upgrade: %+v, %v", ans, err)
+	}
+}
+
+// knock dials the edge over and over until the context ends, and then tells
+// how often it came through.
+func knock(ctx context.Context, peer *lab.Host) <-chan int {
+	n := make(chan int, 1)
+	go func() {
+		through := 0
+		for ctx.Err() == nil {
+			if c, err := peer.Dial("", "192.0.2.1:25", 2*time.Millisecond); err == nil {
+				c.Close()
+				through++
+			}
+		}
+		n <- through
+	}()
+	return n
+}
+
+func mustInfo(t *testing.T, f *Filter) *ebpf.ProgramInfo {
+	t.Helper()
+	info, err := f.prog.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func mustID(id ebpf.ProgramID, _ bool) ebpf.ProgramID { return id }
+
+func attachedProgram(t *testing.T, name string) uint32 {
+	t.Helper()
+	l, err := netlink.LinkByName(name)
+	if err != nil || l.Attrs().Xdp == nil {
+		t.Fatalf("inspect %s: %v", name, err)
+	}
+	return l.Attrs().Xdp.ProgId
+}
+
+// What Go repeats by hand must be what the C side says.
+func TestConstantsAgree(t *testing.T) {
+	if filterDecisionDECISION_PASS != filterDecision(rule.Pass) || filterDecisionDECISION_DROP != filterDecision(rule.Drop) {
+		t.Error("rule.Verdict differs from enum decision")
+	}
+	if len(filterConfig{}.Ports) != rule.MaxPorts {
+		t.Errorf("rule.MaxPorts is not MAX_PORTS = %d", len(filterConfig{}.Ports))
+	}
+	for r := range Reason(filterReasonREASON_COUNT) {
+		var back Reason
+		if r.name() == "" || back.UnmarshalText([]byte(r.String())) != nil || back != r {
+			t.Errorf("reason %d has no name that reads back", r)
+		}
+	}
+}
