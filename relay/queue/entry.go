@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -41,6 +42,19 @@ func (e *entry) item() Item {
 		Attempts: e.st.Attempts, Next: e.next, LastErr: e.st.Err, Done: slices.Clone(e.st.Done),
 		Held: e.st.Held, Warned: e.st.Warned, Forced: e.forced,
 	}
+}
+
+// end books the ends of recipients; the first for a recipient counts.
+func (e *entry) end(results []Result) error {
+	for _, r := range results {
+		if r.Rcpt < 0 || r.Rcpt >= len(e.Rcpts) {
+			return fmt.Errorf("settle %s: no recipient %d", formatID(e.id), r.Rcpt)
+		}
+		if !slices.ContainsFunc(e.st.Done, func(d Result) bool { return d.Rcpt == r.Rcpt }) {
+			e.st.Done = append(e.st.Done, r)
+		}
+	}
+	return nil
 }
 
 // settleAt books where an entry's record has come to lie, for a new entry and

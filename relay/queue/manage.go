@@ -72,13 +72,8 @@ func (q *Queue) Settle(id string, u Update) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range u.Results {
-		if r.Rcpt < 0 || r.Rcpt >= len(e.Rcpts) {
-			return fmt.Errorf("settle %s: no recipient %d", id, r.Rcpt)
-		}
-		if !slices.ContainsFunc(e.st.Done, func(d Result) bool { return d.Rcpt == r.Rcpt }) {
-			e.st.Done = append(e.st.Done, r)
-		}
+	if err := e.end(u.Results); err != nil {
+		return err
 	}
 	e.inFlight = false
 	q.forget(e)
@@ -93,6 +88,28 @@ func (q *Queue) Settle(id string, u Update) error {
 	e.st.Warned = e.st.Warned || u.Warned
 	q.schedule(e)
 	return q.save(e, false)
+}
+
+// Done records at once that some recipients of an item from Next have ended,
+// while others of it are still being tried. It says whether all have: then the
+// item is gone, and no Settle is due.
+func (q *Queue) Done(id string, results []Result) (all bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.alive(); err != nil {
+		return false, err
+	}
+	e, err := q.find(id)
+	if err != nil {
+		return false, err
+	}
+	if err := e.end(results); err != nil {
+		return false, err
+	}
+	if len(e.st.Done) == len(e.Rcpts) {
+		return true, q.remove(e, "done", false)
+	}
+	return false, q.save(e, false)
 }
 
 // Postpone gives an item from Next back untried: it is due again at next, why
