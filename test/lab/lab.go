@@ -12,13 +12,20 @@ import (
 	"os/exec"
 	"runtime"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
+
+// T is what the lab needs of a test: testing.TB has it, and so can a program.
+type T interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+	TempDir() string
+}
 
 // sequence tells the namespaces of one process apart.
 type sequence struct{ n atomic.Int32 }
@@ -30,7 +37,7 @@ func (s *sequence) next(kind string) string {
 }
 
 // BPFFS mounts a bpf filesystem of the test's own and returns its path.
-func BPFFS(t testing.TB) string {
+func BPFFS(t T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
@@ -44,11 +51,11 @@ func BPFFS(t testing.TB) string {
 type Host struct {
 	Name string
 	ns   netns.NsHandle
-	t    testing.TB
+	t    T
 }
 
 // NewHost makes a host with a loopback that is up.
-func NewHost(t testing.TB, kind string) *Host {
+func NewHost(t T, kind string) *Host {
 	t.Helper()
 	h := &Host{Name: names.next(kind), t: t}
 	runtime.LockOSThread()

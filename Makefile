@@ -1,0 +1,38 @@
+# synward: `make help` lists what there is to do.
+GO    ?= go
+# Loading the filter and making network namespaces takes root; building does not.
+SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+BUILD := build
+RACE  ?= -race
+TESTS ?= ./...
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test fuzz generate lint clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## build/synward and build/synward-relay
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./cmd/...
+
+demo: build ## the whole story on three hosts made of namespaces (root; HOLD=1 keeps them up)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/demo ./test/demo
+	$(SUDO) $(BUILD)/demo $(if $(HOLD),-hold)
+
+test: ## every test, with the race detector (root, by sudo where need be)
+	$(GO) test $(RACE) $(if $(SUDO),-exec "$(SUDO) -E") -timeout 15m $(TESTS)
+
+fuzz: ## a long run of the datapath against its model: FUZZ_ROUNDS policies, 2,000 frames each
+	$(GO) test $(if $(SUDO),-exec "$(SUDO) -E") ./loader -run Differential -count 1 -timeout 6h -v -args -rounds $(or $(FUZZ_ROUNDS),5000)
+
+generate: ## the BPF object and its Go side anew (clang-19, libbpf-dev)
+	$(GO) generate ./loader
+	clang-format-19 -i bpf/*.h bpf/*.c
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+clean: ## remove build/
+	rm -rf $(BUILD)
