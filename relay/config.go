@@ -64,7 +64,7 @@ type TLSFiles struct {
 // SmarthostConfig is one next hop; they are tried in the order given.
 type SmarthostConfig struct {
 	Host         string `toml:"host"`
-	Port         uint16 `toml:"port"` // 0: 465 with implicit TLS, else 587
+	Port         uint16 `toml:"port"` // 0: 465 with implicit TLS, 587 with a user, else 25
 	TLS          string `toml:"tls"`  // required (default) | implicit | opportunistic | none
 	CA           string `toml:"ca"`   // PEM file; empty: the system's roots
 	User         string `toml:"user"`

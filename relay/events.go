@@ -29,12 +29,16 @@ type Event struct {
 	User    string    `json:"user,omitempty"`
 	Item    string    `json:"item,omitempty"` // id in the queue
 	From    string    `json:"from,omitempty"`
-	Rcpt    []string  `json:"rcpt,omitempty"`
-	Size    int64     `json:"size,omitempty"` // bytes
+	Rcpt    []string  `json:"rcpt,omitempty"`  // the first 20, so that a line stays short
+	Rcpts   int       `json:"rcpts,omitempty"` // how many there are
+	Size    int64     `json:"size,omitempty"`  // bytes
 	Reply   string    `json:"reply,omitempty"`
 	NextHop string    `json:"next_hop,omitempty"`
 	Message string    `json:"message,omitempty"`
 }
+
+// maxEventRcpts bounds Event.Rcpt.
+const maxEventRcpts = 20
 
 // kept is how many events are held for a reader that comes later or lags.
 const kept = 4096

@@ -140,7 +140,7 @@ func (s *session) Data(io.Reader) error {
 	e := s.envelope(Accepted, s.rcpts)
 	e.Item, e.Size = id, b.n
 	s.event(e)
-	g.log.Info("accepted", "item", id, "user", s.user, "from", e.From, "rcpt", len(e.Rcpt), "size", b.n)
+	g.log.Info("accepted", "item", id, "user", s.user, "from", e.From, "rcpts", e.Rcpts, "size", b.n)
 	return s.say(ansQueued, id)
 }
 
@@ -231,8 +231,8 @@ func (s *session) trace() trace {
 
 // envelope is the event of this transaction.
 func (s *session) envelope(kind string, rcpts []recipient) Event {
-	e := Event{Kind: kind, User: s.user, From: s.mail.path.String()}
-	for _, r := range rcpts {
+	e := Event{Kind: kind, User: s.user, From: s.mail.path.String(), Rcpts: len(rcpts)}
+	for _, r := range rcpts[:min(len(rcpts), maxEventRcpts)] {
 		e.Rcpt = append(e.Rcpt, r.path.String())
 	}
 	return e

@@ -111,10 +111,7 @@ func (c Config) Settings(accounts []account.Account) (Settings, error) {
 	}
 	for i, h := range c.Smarthost {
 		hop := Smarthost{Host: h.Host, Port: h.Port, TLS: orDefault(h.TLS, TLSRequired), User: h.User}
-		if hop.Port == 0 && hop.TLS == TLSImplicit {
-			hop.Port = 465
-		}
-		hop.Port = orDefault(hop.Port, 587)
+		hop.Port = orDefault(hop.Port, h.defaultPort())
 		if hop.CAPEM, err = readFile(fmt.Sprintf("relay.smarthost[%d].ca", i), h.CA); err != nil {
 			return Settings{}, err
 		}
@@ -128,6 +125,16 @@ func (c Config) Settings(accounts []account.Account) (Settings, error) {
 		return Settings{}, fmt.Errorf("relay: %w", err)
 	}
 	return s, nil
+}
+
+func (h SmarthostConfig) defaultPort() uint16 {
+	switch {
+	case h.TLS == TLSImplicit:
+		return 465
+	case h.User != "":
+		return 587
+	}
+	return 25
 }
 
 // readFile returns the content of the file that key names, or "" for no file.
