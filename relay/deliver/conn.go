@@ -32,6 +32,7 @@ type conn struct {
 	to      timeouts
 	used    int
 	idle    time.Time
+	buf     []byte      // for bodies on their way through
 	release func() bool // ends the tie to the context
 }
 
@@ -71,7 +72,7 @@ func start(ctx context.Context, d dialer, h Hop, helo string, to timeouts, useTL
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{hop: h, to: to}
+	c := &conn{hop: h, to: to, buf: make([]byte, 32<<10)}
 	c.release = context.AfterFunc(ctx, func() { _ = nc.Close() })
 	defer func() {
 		if err != nil {
@@ -104,7 +105,7 @@ func start(ctx context.Context, d dialer, h Hop, helo string, to timeouts, useTL
 func (c *conn) use(nc net.Conn) {
 	c.nc = nc
 	c.r = bufio.NewReaderSize(nc, maxReplyLine)
-	c.w = bufio.NewWriterSize(nc, 32<<10)
+	c.w = bufio.NewWriterSize(deadlineWriter{c}, 32<<10)
 }
 
 // startTLS upgrades where the server offers it; where it does not, that is an
@@ -210,7 +211,7 @@ func (c *conn) cmd(line string) (Reply, error) {
 	if err := c.send(line); err != nil {
 		return Reply{}, err
 	}
-	if err := c.flush(); err != nil {
+	if err := c.w.Flush(); err != nil {
 		return Reply{}, err
 	}
 	return c.read(c.to.command)
@@ -221,18 +222,8 @@ func (c *conn) send(line string) error {
 	if strings.ContainsAny(line, "\r\n\x00") {
 		return errors.New("send command: a line break or NUL in it")
 	}
-	if err := c.nc.SetWriteDeadline(time.Now().Add(c.to.write)); err != nil {
-		return err
-	}
 	_, err := c.w.WriteString(line + "\r\n")
 	return err
-}
-
-func (c *conn) flush() error {
-	if err := c.nc.SetWriteDeadline(time.Now().Add(c.to.write)); err != nil {
-		return err
-	}
-	return c.w.Flush()
 }
 
 func (c *conn) read(within time.Duration) (Reply, error) {
@@ -258,7 +249,7 @@ func (c *conn) maxSize() int64 {
 func (c *conn) quit() {
 	c.to.write = time.Second
 	if c.send("QUIT") == nil {
-		_ = c.flush() // polite only
+		_ = c.w.Flush() // polite only
 	}
 	c.close()
 }

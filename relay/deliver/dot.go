@@ -13,12 +13,11 @@ var errUnclean = errors.New("the message has a bare CR, a bare LF or a NUL")
 // errEightBit is a body that the next hop cannot take (RFC 6152 3).
 var errEightBit = errors.New("the message has 8-bit octets and the next hop does not take them (8BITMIME)")
 
-// copyDots writes a body as DATA wants it: lines that begin with a dot get
+// copyDots writes a body, by way of buf, as DATA wants it: lines that begin with a dot get
 // another (RFC 5321 4.5.2), a last line without an end gets one. It does not
 // write the final dot. On errUnclean what was written so far is harmless only
 // if the connection is closed then. The same with errEightBit, where sevenBit is set.
-func copyDots(w io.Writer, r io.Reader, sevenBit bool) error {
-	buf := make([]byte, 32<<10)
+func copyDots(w io.Writer, r io.Reader, buf []byte, sevenBit bool) error {
 	s := dotState{lineStart: true, sevenBit: sevenBit}
 	for {
 		n, err := r.Read(buf)

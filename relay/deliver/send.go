@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -103,16 +102,15 @@ func (c *conn) recipients(t *dialogue, rcpts []int, body io.Reader, sevenBit boo
 
 // data sends the body and returns the final reply.
 func (c *conn) data(body io.Reader, sevenBit bool) (Reply, error) {
-	w := bufio.NewWriterSize(deadlineWriter{c}, 32<<10)
-	err := copyDots(w, body, sevenBit)
+	err := copyDots(c.w, body, c.buf, sevenBit)
 	if errors.Is(err, errUnclean) || errors.Is(err, errEightBit) || errors.Is(err, queue.ErrCorrupt) {
 		return Reply{}, err // no final dot: the caller closes, and nothing was delivered
 	}
 	if err == nil {
-		_, err = w.WriteString(".\r\n")
+		_, err = c.w.WriteString(".\r\n")
 	}
 	if err == nil {
-		err = w.Flush()
+		err = c.w.Flush()
 	}
 	if err != nil {
 		// A server that has had enough says why before it closes.
@@ -168,7 +166,7 @@ func (d *dialogue) next() (Reply, error) {
 		d.sent++
 	}
 	if d.c.w.Buffered() > 0 {
-		if err := d.c.flush(); err != nil {
+		if err := d.c.w.Flush(); err != nil {
 			return Reply{}, err
 		}
 	}

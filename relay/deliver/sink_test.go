@@ -23,7 +23,7 @@ import (
 // sink is a next hop that a test plays: it says yes to all that answer does not
 // answer itself.
 type sink struct {
-	t    *testing.T
+	t    testing.TB
 	ln   net.Listener
 	tls  *tls.Config
 	ca   string
@@ -56,7 +56,7 @@ type mail struct {
 	tls   bool
 }
 
-func newSink(t *testing.T, set func(*sink)) *sink {
+func newSink(t testing.TB, set func(*sink)) *sink {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -84,7 +84,7 @@ func newSink(t *testing.T, set func(*sink)) *sink {
 	return s
 }
 
-func selfSigned(t *testing.T) (*tls.Config, string) {
+func selfSigned(t testing.TB) (*tls.Config, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

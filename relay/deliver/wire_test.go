@@ -60,7 +60,7 @@ func FuzzCopyDots(f *testing.F) {
 		unclean := bytes.ContainsAny(rest, "\r\n\x00") || bytes.Contains(in, []byte("\r\r\n"))
 		for _, r := range []io.Reader{bytes.NewReader(in), iotest.OneByteReader(bytes.NewReader(in)), iotest.HalfReader(bytes.NewReader(in))} {
 			var out strings.Builder
-			err := copyDots(&out, r, false)
+			err := copyDots(&out, r, make([]byte, 16), false)
 			if errors.Is(err, errUnclean) != unclean {
 				t.Fatalf("%q: %v", in, err)
 			}

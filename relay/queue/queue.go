@@ -82,6 +82,9 @@ func Open(dir string, o Options) (*Queue, error) {
 			return nil, fmt.Errorf("open queue: %w", err)
 		}
 	}
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
+		return nil, fmt.Errorf("open queue: %w", err)
+	}
 	var err error
 	if q.lock, err = lockDir(dir); err != nil {
 		return nil, err
@@ -90,6 +93,7 @@ func Open(dir string, o Options) (*Queue, error) {
 		q.closeFiles()
 		return nil, fmt.Errorf("open queue %s: %w", dir, err)
 	}
+	q.opt.Log.Info("queue open", "dir", dir, "items", len(q.items), "octets", q.bytes, "segments", len(q.segs))
 	go q.tend()
 	q.kick()
 	return q, nil
