@@ -35,12 +35,14 @@ type trace struct {
 // prepare reads the header off r and returns the message as it is queued: our
 // Received field on top, then the header, then the body as it came. Where
 // submission is set (RFC 6409 section 8) Bcc is taken out, and Date and
-// Message-ID are added where they are missing. Nothing else changes.
-func prepare(r io.Reader, t trace, submission bool) (io.Reader, error) {
+// Message-ID are added where they are missing. Nothing else changes. ascii says
+// whether the header is.
+func prepare(r io.Reader, t trace, submission bool) (msg io.Reader, ascii bool, err error) {
 	head, rest, err := readHeader(r)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
+	ascii = isASCII(string(head))
 	fields := splitFields(head)
 	hops, hasDate, hasID := 0, false, false
 	out := make([]byte, 0, len(head)+1024)
@@ -61,7 +63,7 @@ func prepare(r io.Reader, t trace, submission bool) (io.Reader, error) {
 		out = append(out, f...)
 	}
 	if hops > maxHops {
-		return nil, errLoop
+		return nil, false, errLoop
 	}
 	if submission && !hasDate {
 		out = fmt.Appendf(out, "Date: %s\r\n", t.at.Format(time.RFC1123Z))
@@ -70,7 +72,7 @@ func prepare(r io.Reader, t trace, submission bool) (io.Reader, error) {
 		out = fmt.Appendf(out, "Message-ID: <%s.%s@%s>\r\n", t.at.UTC().Format("20060102150405"), strings.ToLower(rand.Text()), t.hostname)
 	}
 	out = append(out, '\r', '\n')
-	return io.MultiReader(bytes.NewReader(append(out, rest...)), r), nil
+	return io.MultiReader(bytes.NewReader(append(out, rest...)), r), ascii, nil
 }
 
 // readHeader reads up to and with the empty line that ends the header. rest is

@@ -156,11 +156,23 @@ func (s *session) store(b *body) (string, error) {
 		}
 	}
 	ask := s.ask(nil)
-	msg, err := prepare(b, s.trace(), ask.account != nil || ask.peer != nil)
+	msg, ascii, err := prepare(b, s.trace(), ask.account != nil || ask.peer != nil)
 	if err != nil {
 		return "", err
 	}
-	return s.g.srv.queue.Add(s.g.srv.work, s.toQueue(), msg)
+	e := s.toQueue()
+	e.UTF8 = s.mail.utf8 && !(ascii && s.ascii())
+	return s.g.srv.queue.Add(s.g.srv.work, e, msg)
+}
+
+// ascii says whether the envelope is. Some clients ask for SMTPUTF8 whenever it
+// is offered; to pass that on would bounce plain mail at hops without it.
+func (s *session) ascii() bool {
+	ok := s.mail.path.ascii()
+	for _, r := range s.rcpts {
+		ok = ok && r.path.ascii() && isASCII(r.opts.OriginalRecipient)
+	}
+	return ok
 }
 
 // answerError is a refusal that has its answer already.
@@ -198,7 +210,7 @@ func (s *session) toQueue() queue.Envelope {
 	e := queue.Envelope{
 		From: s.mail.path.String(), User: s.user, Source: s.g.source, Session: s.g.id,
 		EnvID: s.opts.EnvelopeID, Ret: string(s.opts.Return),
-		EightBit: s.opts.Body == smtp.Body8BitMIME, UTF8: s.mail.utf8, Helo: s.g.helo,
+		EightBit: s.opts.Body == smtp.Body8BitMIME, Helo: s.g.helo,
 	}
 	for _, r := range s.rcpts {
 		q := queue.Recipient{Addr: r.path.String()}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/elastic/go-seccomp-bpf"
@@ -86,7 +87,12 @@ func restrictFiles(spool string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("enter landlock: %w", err)
 	}
-	rules := []landlock.Rule{landlock.PathAccess(ownDirs, spool)}
+	rules := []landlock.Rule{
+		landlock.PathAccess(ownDirs, spool),
+		// The queue syncs the folder around the spool, and to open that one must
+		// be allowed to list it. No file there becomes readable.
+		landlock.PathAccess(landlock.AccessFSSet(ll.AccessFSReadDir), filepath.Dir(spool)),
+	}
 	for _, p := range readable {
 		fi, err := os.Stat(p)
 		switch {
