@@ -20,8 +20,10 @@ func BenchmarkAdd(b *testing.B) {
 		b.Run(fmt.Sprintf("log/writers=%d", writers), func(b *testing.B) {
 			q := open(b, b.TempDir(), Options{SegmentSize: 64 << 20})
 			ctx, cancel := context.WithCancel(b.Context())
+			var settler sync.WaitGroup
+			defer settler.Wait() // before the queue is closed
 			defer cancel()
-			go func() {
+			settler.Go(func() {
 				for {
 					it, err := q.Next(ctx)
 					if err != nil {
@@ -32,7 +34,7 @@ func BenchmarkAdd(b *testing.B) {
 						return
 					}
 				}
-			}()
+			})
 			run(b, writers, func(int64) error {
 				_, err := q.Add(ctx, envelope("bob@example.org"), bytes.NewReader(text))
 				return err
