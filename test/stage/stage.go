@@ -43,7 +43,6 @@ type Stage struct {
 	Sink                        *Sink
 	Dir                         string // all that the edge keeps: config, state, spool, sockets
 	PinDir                      string
-	Log                         *Log // the agent's and the relay's
 
 	t     lab.T
 	bin   string
