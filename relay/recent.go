@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// recent remembers values for between one and two ages, and never more than
+// recent remembers values for between one and two ages, but never more than
 // 2 × room of them: it keeps two generations and drops the older one when the
 // newer is full or of age. A flood of strange keys so costs bounded memory, and
-// at worst makes it forget.
+// at worst makes it forget early.
 type recent[K comparable, V any] struct {
 	age  time.Duration
 	room int
@@ -27,7 +27,7 @@ func newRecent[K comparable, V any](age time.Duration, room int, now func() time
 func (r *recent[K, V]) get(k K) (V, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.turn()
+	r.turn(false)
 	return r.look(k)
 }
 
@@ -35,7 +35,7 @@ func (r *recent[K, V]) get(k K) (V, bool) {
 func (r *recent[K, V]) update(k K, f func(V) V) V {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.turn()
+	r.turn(len(r.cur) >= r.room)
 	v, _ := r.look(k)
 	v = f(v)
 	r.cur[k] = v
@@ -50,12 +50,12 @@ func (r *recent[K, V]) look(k K) (V, bool) {
 	return v, ok
 }
 
-func (r *recent[K, V]) turn() {
+func (r *recent[K, V]) turn(full bool) {
 	now := r.now()
 	switch aged := now.Sub(r.turned); {
 	case aged >= 2*r.age:
 		r.old, r.cur, r.turned = map[K]V{}, map[K]V{}, now
-	case aged >= r.age || len(r.cur) >= r.room:
+	case aged >= r.age || full:
 		r.old, r.cur, r.turned = r.cur, map[K]V{}, now
 	}
 }

@@ -92,10 +92,16 @@ func start(t *testing.T, set Settings) *bench {
 		ls = append(ls, Listener{Net: l, Port: port, TLS: mode})
 		b.addr[fmt.Sprint(port)] = l.Addr().String()
 	}
-	b.Server = New(Options{Listeners: ls, Queue: b.queue, Events: NewEvents(time.Now), Log: slog.New(slog.DiscardHandler), DrainTime: 2 * time.Second})
+	b.run(t, ls)
 	if err := b.Apply(set); err != nil {
 		t.Fatal(err)
 	}
+	return b
+}
+
+// run runs the server on ls, without settings yet.
+func (b *bench) run(t *testing.T, ls []Listener) {
+	b.Server = New(Options{Listeners: ls, Queue: b.queue, Events: NewEvents(time.Now), Log: slog.New(slog.DiscardHandler), DrainTime: 2 * time.Second})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
@@ -109,7 +115,6 @@ func start(t *testing.T, set Settings) *bench {
 		})
 	}
 	t.Cleanup(b.stop)
-	return b
 }
 
 // eventually polls until ok or fails the test.
