@@ -165,9 +165,10 @@ func (a *Agent) addEntries(r *http.Request) (any, error) {
 		now := a.now()
 		for _, entry := range req.Entries {
 			entry.Origin, entry.Feed, entry.By, entry.At = policy.Operator, "", who, now
-			entry, warning, err := policy.New(entry, p.numbers())
+			asked := entry
+			entry, warning, err := policy.New(asked, p.numbers())
 			if err != nil {
-				return control.Errorf(http.StatusBadRequest, "%s %s: %w; nothing changed", req.Entries[0].Action, entry.Prefix, err)
+				return control.Errorf(http.StatusBadRequest, "%s %s: %w; nothing changed", asked.Action, asked.Prefix, err)
 			}
 			if warning != "" {
 				e.warnings = append(e.warnings, warning)

@@ -12,25 +12,34 @@ import (
 // pumpEvents moves the kernel's events into the ring. Losing them must not end
 // the agent: it tries again.
 func (a *Agent) pumpEvents(ctx context.Context) error {
-	names := map[int]string{}
 	for {
-		err := a.kernel.events(ctx, func(e loader.Event) {
-			a.events.add(control.Event{
-				Time: e.Time, Source: e.Source, Port: e.Port, Reason: e.Reason.String(), Observed: e.Observed,
-				EntryID: e.EntryID, Interface: interfaceName(names, e.Ifindex),
-				Count: e.Count, Suppressed: e.Suppressed,
-			})
-		})
-		if ctx.Err() != nil {
+		// In a goroutine of its own: a read that does not notice the end must
+		// not hold up that of the agent.
+		ended := make(chan error, 1)
+		go func() { ended <- a.readEvents(ctx) }()
+		select {
+		case <-ctx.Done():
 			return nil
+		case err := <-ended:
+			a.problem("events", err)
 		}
-		a.problem("events", err)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+func (a *Agent) readEvents(ctx context.Context) error {
+	names := map[int]string{}
+	return a.kernel.events(ctx, func(e loader.Event) {
+		a.events.add(control.Event{
+			Time: e.Time, Source: e.Source, Port: e.Port, Reason: e.Reason.String(), Observed: e.Observed,
+			EntryID: e.EntryID, Interface: interfaceName(names, e.Ifindex),
+			Count: e.Count, Suppressed: e.Suppressed,
+		})
+	})
 }
 
 // interfaceName looks an index up once. An index is not used again until the

@@ -44,7 +44,7 @@ func New(ctx context.Context, o Options) (_ *Agent, err error) {
 	}
 	undo = append(undo, a.store.Close)
 	if o.Relay != nil {
-		if err := a.prepareRelay(ctx, *o.Relay); err != nil {
+		if err := a.prepareRelay(*o.Relay); err != nil {
 			return nil, err
 		}
 		undo = append(undo, a.relay.Close)
@@ -91,10 +91,10 @@ func (a *Agent) openStore(ctx context.Context, path string) error {
 
 // prepareRelay binds the relay's ports. It does not listen on them yet: that
 // comes with Run, when the filter stands before them.
-func (a *Agent) prepareRelay(ctx context.Context, r RelayOptions) error {
+func (a *Agent) prepareRelay(r RelayOptions) error {
 	r.Supervise.Settings = a.relaySettings
 	r.Supervise.Log = a.log.With("component", "supervise")
-	s, err := supervise.New(ctx, r.Supervise)
+	s, err := supervise.New(r.Supervise)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package supervise
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -27,7 +26,9 @@ func start(o Options, uid, gid uint32, files []*os.File) (*process, error) {
 	cmd.ExtraFiles = files
 	// A file of the process's own, not a pipe to the agent: it must still be
 	// there to write to when the agent is gone.
-	cmd.Stdout, cmd.Stderr = o.Stderr, o.Stderr
+	if o.Stderr != nil {
+		cmd.Stdout, cmd.Stderr = o.Stderr, o.Stderr
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		// Groups empty: none of the agent's. From uid 0 to another the kernel
 		// drops every capability at exec.
@@ -49,9 +50,9 @@ func start(o Options, uid, gid uint32, files []*os.File) (*process, error) {
 	return p, nil
 }
 
-// watch follows a process that is no child of this one, until it ends or the
-// context does.
-func watch(ctx context.Context, r record) (*process, error) {
+// watch follows a process that is no child of this one until it ends. Who
+// watches one also stops it: so the goroutine ends with Supervisor.Run.
+func watch(r record) (*process, error) {
 	fd, err := unix.PidfdOpen(r.PID, 0)
 	if err != nil {
 		return nil, fmt.Errorf("watch process %d: %w", r.PID, err)
@@ -63,11 +64,11 @@ func watch(ctx context.Context, r record) (*process, error) {
 	p := &process{pid: r.PID, done: make(chan struct{})}
 	go func() {
 		defer unix.Close(fd)
-		for ctx.Err() == nil {
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 250)
+		defer close(p.done)
+		p.how = "ended (started by an earlier agent)"
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
 			if n > 0 || (err != nil && !errors.Is(err, unix.EINTR)) {
-				p.how = "ended (started by an earlier agent)"
-				close(p.done)
 				return
 			}
 		}

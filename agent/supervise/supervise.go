@@ -27,7 +27,7 @@ type Options struct {
 	Listeners []Listener
 	Dir       string // a directory of the child's own, made 0700; empty = none
 	Grace     time.Duration
-	Stderr    *os.File
+	Stderr    *os.File // for the child's output; nil = none
 
 	// Settings gives the document that is PUT to the child.
 	Settings func(context.Context) ([]byte, error)
@@ -61,13 +61,16 @@ type Supervisor struct {
 
 // New prepares the child's place. Its errors are those an operator can mend: a
 // missing user or binary, a port that is taken.
-func New(ctx context.Context, o Options) (*Supervisor, error) {
+func New(o Options) (*Supervisor, error) {
 	s := &Supervisor{o: o}
 	var err error
 	if s.uid, s.gid, err = lookup(o.User); err != nil {
 		return nil, err
 	}
 	if s.print, err = fingerprint(o, s.uid, s.gid); err != nil {
+		return nil, err
+	}
+	if err := reachable(o.Command, o.User, s.uid, s.gid); err != nil {
 		return nil, err
 	}
 	if err := s.makeDir(); err != nil {
@@ -79,7 +82,7 @@ func New(ctx context.Context, o Options) (*Supervisor, error) {
 			return d.DialContext(ctx, "unix", o.Socket)
 		},
 	}}
-	if err := s.takeOver(ctx); err != nil {
+	if err := s.takeOver(); err != nil {
 		return nil, err
 	}
 	if s.orphan == nil {
@@ -126,7 +129,7 @@ func (s *Supervisor) makeDir() error {
 
 // takeOver looks for the child of an earlier agent: one that was started as
 // this agent would is kept; another is ended.
-func (s *Supervisor) takeOver(ctx context.Context) error {
+func (s *Supervisor) takeOver() error {
 	r, ok := readRecord(s.o.Socket)
 	if !ok {
 		return nil
@@ -136,7 +139,7 @@ func (s *Supervisor) takeOver(ctx context.Context) error {
 		return nil
 	}
 	s.o.Log.Info("replacing the relay of an earlier agent, which was started otherwise", "pid", r.PID)
-	p, err := watch(ctx, r)
+	p, err := watch(r)
 	if err != nil {
 		return nil // it has just ended
 	}
@@ -163,7 +166,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 200*time.Millisecond, 30*time.Second
 	for {
-		p, err := s.begin(ctx)
+		p, err := s.begin()
 		began := time.Now()
 		if err == nil {
 			err = s.attend(ctx, p)
@@ -195,10 +198,10 @@ func (s *Supervisor) Close() error {
 }
 
 // begin adopts the orphan or starts a child, and notes it.
-func (s *Supervisor) begin(ctx context.Context) (*process, error) {
+func (s *Supervisor) begin() (*process, error) {
 	if r := s.orphan; r != nil {
 		s.orphan = nil
-		if p, err := watch(ctx, *r); err == nil {
+		if p, err := watch(*r); err == nil {
 			s.o.Log.Info("the relay of an earlier agent goes on", "pid", r.PID)
 			s.set(func(st *State) { *st = State{Running: true, PID: r.PID, Since: time.Now(), Adopted: true} })
 			return p, nil

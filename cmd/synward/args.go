@@ -93,7 +93,7 @@ func (r *reordering) flag(tok string, rest []string) (int, error) {
 		to, hasValue = &r.local, true
 	} else if f == nil {
 		where := strings.Join(append([]string{"synward"}, r.path...), " ")
-		return 0, usagef("%s has no flag %s; %s --help lists them", where, tok, where)
+		return 0, usagef("no flag %s; %s --help lists them", tok, where)
 	}
 	*to = append(*to, tok)
 	if _, isBool := f.(*cli.BoolFlag); isBool || hasValue {
@@ -128,9 +128,9 @@ func find(flags []cli.Flag, name string) cli.Flag {
 func argCount(c *cli.Context, n, most int) error {
 	switch {
 	case c.NArg() < n:
-		return usagef("%s: %s missing; write synward %s %s", c.Command.Name, firstWord(c.Command.ArgsUsage), c.Command.FullName(), c.Command.ArgsUsage)
+		return usagef("%s missing; write: %s %s", firstWord(c.Command.ArgsUsage), c.Command.HelpName, c.Command.ArgsUsage)
 	case most >= 0 && c.NArg() > most:
-		return usagef("%s: unexpected argument %q", c.Command.Name, c.Args().Get(most))
+		return usagef("unexpected argument %q; %s --help says what it takes", c.Args().Get(most), c.Command.HelpName)
 	}
 	return nil
 }
