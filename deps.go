@@ -7,6 +7,7 @@ import (
 	_ "github.com/cenkalti/backoff/v5"
 	_ "github.com/cilium/ebpf"
 	_ "github.com/emersion/go-message/mail"
+	_ "github.com/emersion/go-msgauth/dkim"
 	_ "github.com/emersion/go-sasl"
 	_ "github.com/emersion/go-smtp"
 	_ "github.com/gaissmai/bart"
