@@ -176,6 +176,9 @@ func checkShape(t *testing.T, rules []rule.Rule) {
 			t.Fatalf("rule %v: bad number of steps or no end", r)
 		}
 		for j := 1; j < len(r.Steps); j++ {
+			if len(r.Steps) < rule.MaxSteps && r.Steps[j].Ports == r.Steps[j-1].Ports {
+				t.Fatalf("rule %v: a step that changes nothing", r)
+			}
 			if prev := r.Steps[j-1]; j < len(r.Steps)-1 && !prev.Until.Before(r.Steps[j].Until) || prev.Until.IsZero() {
 				t.Fatalf("rule %v: steps out of order", r)
 			}

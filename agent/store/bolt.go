@@ -11,6 +11,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // lockWait is how long OpenBolt waits for the lock: long enough for an agent
@@ -19,13 +20,13 @@ const lockWait = 500 * time.Millisecond
 
 // The layout: bucket meta holds schema and revision as 8 bytes, big endian;
 // entries holds policy.Key.String() → the entry as JSON; docs holds a bucket
-// per collection, name → data.
-var (
-	bucketMeta    = []byte("meta")
-	bucketEntries = []byte("entries")
-	bucketDocs    = []byte("docs")
-	keySchema     = []byte("schema")
-	keyRevision   = []byte("revision")
+// per collection, name → data. Values in these two are sealed.
+const (
+	bucketMeta    = "meta"
+	bucketEntries = "entries"
+	bucketDocs    = "docs"
+	keySchema     = "schema"
+	keyRevision   = "revision"
 )
 
 // Bolt is a Store in one file of one host.
@@ -53,6 +54,7 @@ func openBolt(path string) (*Bolt, error) {
 	opened := false
 	defer func() {
 		if !opened && file != nil {
+			unix.Flock(int(file.Fd()), unix.LOCK_UN) // the mapping that stays behind would hold it
 			file.Close()
 		}
 	}()
@@ -126,6 +128,9 @@ func (b *Bolt) prepare() error {
 				fresh = true
 				return nil
 			}
+			if err := checkPages(tx); err != nil {
+				return err
+			}
 			return checkLayout(tx)
 		})
 		if err != nil || !fresh {
@@ -135,13 +140,32 @@ func (b *Bolt) prepare() error {
 	})
 }
 
+// checkPages looks for pages that claim more room than the file has: bbolt
+// would go on for hours over them.
+func checkPages(tx *bbolt.Tx) error {
+	end := int(tx.Size() / int64(tx.DB().Info().PageSize))
+	for id := 0; id < end; id++ {
+		page, err := tx.Page(id)
+		if err != nil {
+			return err
+		}
+		if page == nil || page.Type == "free" {
+			continue // what stands there is left over
+		}
+		if id += page.OverflowCount; id >= end {
+			return corrupt(fmt.Errorf("page %d reaches beyond the end", page.ID))
+		}
+	}
+	return nil
+}
+
 func checkLayout(tx *bbolt.Tx) error {
-	meta := tx.Bucket(bucketMeta)
-	if meta == nil || tx.Bucket(bucketEntries) == nil || tx.Bucket(bucketDocs) == nil {
+	meta := tx.Bucket([]byte(bucketMeta))
+	if meta == nil || tx.Bucket([]byte(bucketEntries)) == nil || tx.Bucket([]byte(bucketDocs)) == nil {
 		return corrupt(errors.New("a bbolt file, but not synward's"))
 	}
-	schema := meta.Get(keySchema)
-	if len(schema) != 8 || len(meta.Get(keyRevision)) != 8 {
+	schema := meta.Get([]byte(keySchema))
+	if len(schema) != 8 || len(meta.Get([]byte(keyRevision))) != 8 {
 		return corrupt(errors.New("no schema version or revision in it"))
 	}
 	if v := binary.BigEndian.Uint64(schema); v != Schema {
@@ -151,16 +175,16 @@ func checkLayout(tx *bbolt.Tx) error {
 }
 
 func layOut(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketMeta, bucketEntries, bucketDocs} {
-		if _, err := tx.CreateBucket(name); err != nil {
+	for _, name := range []string{bucketMeta, bucketEntries, bucketDocs} {
+		if _, err := tx.CreateBucket([]byte(name)); err != nil {
 			return err
 		}
 	}
-	meta := tx.Bucket(bucketMeta)
-	if err := meta.Put(keySchema, binary.BigEndian.AppendUint64(nil, Schema)); err != nil {
+	meta := tx.Bucket([]byte(bucketMeta))
+	if err := meta.Put([]byte(keySchema), binary.BigEndian.AppendUint64(nil, Schema)); err != nil {
 		return err
 	}
-	return meta.Put(keyRevision, binary.BigEndian.AppendUint64(nil, 1))
+	return meta.Put([]byte(keyRevision), binary.BigEndian.AppendUint64(nil, 1))
 }
 
 // Close releases the file and its lock.

@@ -37,7 +37,7 @@ func (b *Bolt) Commit(ctx context.Context, batch Batch) (at uint64, err error) {
 				return errNothing // rolls back, which spares the disk a sync
 			}
 			at++
-			return tx.Bucket(bucketMeta).Put(keyRevision, binary.BigEndian.AppendUint64(nil, at))
+			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyRevision), binary.BigEndian.AppendUint64(nil, at))
 		})
 	})
 	if err != nil && !errors.Is(err, errNothing) {
@@ -48,14 +48,14 @@ func (b *Bolt) Commit(ctx context.Context, batch Batch) (at uint64, err error) {
 
 func apply(tx *bbolt.Tx, batch Batch) (changed bool, err error) {
 	w := writer{}
-	entries := tx.Bucket(bucketEntries)
+	entries := tx.Bucket([]byte(bucketEntries))
 	for _, k := range batch.Delete {
 		w.delete(entries, []byte(k.String()))
 	}
 	for _, e := range batch.Put {
 		w.putEntry(entries, e)
 	}
-	docs := tx.Bucket(bucketDocs)
+	docs := tx.Bucket([]byte(bucketDocs))
 	for _, d := range batch.DeleteDocs {
 		if c := docs.Bucket([]byte(d.Collection)); c != nil {
 			w.delete(c, []byte(d.Name))
@@ -84,7 +84,8 @@ func (w *writer) put(bucket *bbolt.Bucket, key, value []byte) {
 	if w.err != nil {
 		return
 	}
-	if old := bucket.Get(key); old != nil && bytes.Equal(old, value) {
+	value = seal(key, value)
+	if bytes.Equal(bucket.Get(key), value) {
 		return
 	}
 	w.changed, w.err = true, bucket.Put(key, value)

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"runtime/debug"
 )
 
@@ -21,4 +23,26 @@ func guard(fn func() error) (err error) {
 		}
 	}()
 	return fn()
+}
+
+// sumLen is the length of the CRC32C in front of every value: bbolt checks its
+// meta pages alone, and a flipped bit must not turn into another cap.
+const sumLen = 4
+
+func checksum(key, data []byte) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli) // made once, by the package
+	return crc32.Update(crc32.Checksum(key, table), table, data)
+}
+
+// seal puts the checksum of key and data in front of data.
+func seal(key, data []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, sumLen+len(data)), checksum(key, data)), data...)
+}
+
+// unseal takes it off, or says that it does not fit.
+func unseal(key, value []byte) ([]byte, error) {
+	if len(value) < sumLen || binary.BigEndian.Uint32(value) != checksum(key, value[sumLen:]) {
+		return nil, corrupt(fmt.Errorf("checksum of %q does not fit", key))
+	}
+	return value[sumLen:], nil
 }

@@ -35,7 +35,7 @@ func (b *Bolt) View(ctx context.Context, fn func(Reader) error) error {
 }
 
 func revision(tx *bbolt.Tx) uint64 {
-	return binary.BigEndian.Uint64(tx.Bucket(bucketMeta).Get(keyRevision))
+	return binary.BigEndian.Uint64(tx.Bucket([]byte(bucketMeta)).Get([]byte(keyRevision)))
 }
 
 // boltReader reads inside one transaction.
@@ -52,7 +52,7 @@ func (r boltReader) Revision() uint64 { return r.revision }
 // Entries yields the entries in the order of their keys.
 func (r boltReader) Entries() iter.Seq2[policy.Entry, error] {
 	return func(yield func(policy.Entry, error) bool) {
-		for p, err := range r.scan(func() *bbolt.Bucket { return r.tx.Bucket(bucketEntries) }) {
+		for p, err := range r.scan(func() *bbolt.Bucket { return r.tx.Bucket([]byte(bucketEntries)) }) {
 			var e policy.Entry
 			if err == nil {
 				e, err = decodeEntry(p)
@@ -85,7 +85,7 @@ func decodeEntry(p pair) (e policy.Entry, err error) {
 // Docs yields the documents of a collection in the order of their names.
 func (r boltReader) Docs(collection string) iter.Seq2[Doc, error] {
 	return func(yield func(Doc, error) bool) {
-		bucket := func() *bbolt.Bucket { return r.tx.Bucket(bucketDocs).Bucket([]byte(collection)) }
+		bucket := func() *bbolt.Bucket { return r.tx.Bucket([]byte(bucketDocs)).Bucket([]byte(collection)) }
 		for p, err := range r.scan(bucket) {
 			if err != nil {
 				yield(Doc{}, fmt.Errorf("read store %s: %w", r.path, err))
@@ -100,7 +100,7 @@ func (r boltReader) Docs(collection string) iter.Seq2[Doc, error] {
 
 type pair struct{ key, value []byte }
 
-// scan yields copies of what a bucket holds; a nil bucket holds nothing. Only
+// scan yields copies of what a bucket holds, checked; a nil bucket holds nothing. Only
 // the steps in the file are guarded, so that a panic of the caller stays one.
 func (r boltReader) scan(open func() *bbolt.Bucket) iter.Seq2[pair, error] {
 	return func(yield func(pair, error) bool) {
@@ -117,8 +117,12 @@ func (r boltReader) scan(open func() *bbolt.Bucket) iter.Seq2[pair, error] {
 					cursor = bucket.Cursor()
 					k, v = cursor.First()
 				}
-				p = pair{bytes.Clone(k), bytes.Clone(v)}
-				return nil
+				if k == nil {
+					return nil
+				}
+				p.key = bytes.Clone(k)
+				p.value, err = unseal(k, bytes.Clone(v))
+				return err
 			})
 			return p, err
 		}

@@ -1,0 +1,79 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/synward/synward/agent/policy"
+)
+
+// WriteLastGood writes a policy as text, with the origins of its entries, for
+// the day when the store is lost. The file is replaced as a whole (mode 0600)
+// and is on disk when this returns.
+func WriteLastGood(path string, s *policy.Set) error {
+	var text bytes.Buffer
+	err := policy.Format(&text, s.All(), policy.FormatOptions{Origins: true})
+	if err == nil {
+		err = writeFile(path, text.Bytes())
+	}
+	if err != nil {
+		return fmt.Errorf("write last good policy %s: %w", path, withoutPath(err))
+	}
+	return nil
+}
+
+// ReadLastGood reads what WriteLastGood has written. An error of the kind
+// fs.ErrNotExist means that there never was one.
+func ReadLastGood(path string, now time.Time) (*policy.Set, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read last good policy %s: %w", path, withoutPath(err))
+	}
+	defer f.Close()
+	entries, _, err := policy.Parse(f, policy.ParseOptions{Name: path, Now: now, Origins: true})
+	if err != nil {
+		return nil, fmt.Errorf("read last good policy: %w", err)
+	}
+	return policy.NewSet(entries...), nil
+}
+
+// writeFile replaces a file: a crash at any moment leaves the old or the new.
+func writeFile(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.Write(data); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
