@@ -22,25 +22,56 @@ type group struct {
 
 // groups sorts the recipients by where they go. Those that no way is known for
 // keep that as their answer.
-func (a *attempt) groups() []group {
+// Those that there will never be one for end here.
+func (a *attempt) groups(ctx context.Context) ([]group, error) {
 	var list []group
+	var failed []answer
+	known := map[string]way{} // a router may give hops of equal rank in any order
 	for _, i := range a.left {
-		hops, err := a.s.Router.Route(domainOf(a.it.Rcpts[i].Addr))
-		if err != nil || len(hops) == 0 {
-			if err == nil {
-				err = errors.New("no next hop")
+		domain := domainOf(a.it.Rcpts[i].Addr)
+		w, ok := known[domain]
+		if !ok {
+			w = a.route(ctx, domain)
+			known[domain] = w
+		}
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		if w.refusal.Code != 0 {
+			a.last[i], a.tried = answer{rcpt: i, reply: w.refusal}, true
+			if w.refusal.permanent() {
+				failed = append(failed, a.last[i])
 			}
-			a.last[i] = answer{rcpt: i, reply: ours(451, "4.4.4", err.Error())}
-			a.tried = true
 			continue
 		}
-		at := slices.IndexFunc(list, func(g group) bool { return slices.Equal(g.hops, hops) })
+		at := slices.IndexFunc(list, func(g group) bool { return slices.Equal(g.hops, w.hops) })
 		if at < 0 {
-			at, list = len(list), append(list, group{hops: hops})
+			at, list = len(list), append(list, group{hops: w.hops})
 		}
 		list[at].rcpts = append(list[at].rcpts, i)
 	}
-	return list
+	_, err := a.fail(failed, queue.Failed)
+	return list, err
+}
+
+// way is where a domain's mail goes, or why nowhere.
+type way struct {
+	hops    []Hop
+	refusal Reply
+}
+
+func (a *attempt) route(ctx context.Context, domain string) way {
+	hops, err := a.s.Router.Route(ctx, domain)
+	var re *RouteError
+	switch {
+	case errors.As(err, &re):
+		return way{refusal: ours(re.Code, re.Enhanced, clean(re.Text))}
+	case err != nil:
+		return way{refusal: ours(451, "4.4.4", clean(err.Error()))}
+	case len(hops) == 0:
+		return way{refusal: ours(451, "4.4.4", "no next hop")}
+	}
+	return way{hops: hops}
 }
 
 // domainOf returns what follows the last @, in lower case: a quoted local part
@@ -57,33 +88,53 @@ func (a *attempt) group(ctx, hard context.Context, g group) error {
 		}
 		h := a.e.hop(hop)
 		now := a.e.opt.Now()
-		ok, again, why := h.admit(now, a.it.Forced, a.s.Hop)
-		if !ok {
-			a.wait(again)
-			for _, i := range g.rcpts {
-				if _, known := a.last[i]; !known {
-					a.last[i] = answer{rcpt: i, reply: ours(451, "4.4.1", why)}
-				}
-			}
+		if pause := h.crowded(now); pause > 0 { // no reason to trouble a backup
+			a.busy = true
+			a.wait(now.Add(pause))
+			break
+		}
+		p, again, why := h.admit(now, a.it.Forced, a.s.Hop)
+		if p == passNo {
+			a.isDown(g.rcpts, again, why)
 			continue
 		}
 		var err error
-		if g.rcpts, err = a.tryHop(ctx, hard, h, g.rcpts); err != nil {
+		if g.rcpts, err = a.tryHop(ctx, hard, h, p, g.rcpts); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// isDown notes that recipients wait for a hop that is down.
+func (a *attempt) isDown(rcpts []int, again time.Time, why string) {
+	a.wait(again)
+	for _, i := range rcpts {
+		if _, known := a.last[i]; !known {
+			a.last[i] = answer{rcpt: i, reply: ours(451, "4.4.1", why)}
+		}
+	}
+}
+
 // tryHop sends to all of the recipients, in as many transactions as it takes,
 // and returns those who are left.
-func (a *attempt) tryHop(ctx, hard context.Context, h *hopState, rcpts []int) ([]int, error) {
-	a.tried = true
+func (a *attempt) tryHop(ctx, hard context.Context, h *hopState, p pass, rcpts []int) ([]int, error) {
 	var left []int
 	for len(rcpts) > 0 {
 		now := rcpts[:min(len(rcpts), maxRcpts)]
 		rest := rcpts[len(now):]
+		leave, err := a.place(ctx, h)
+		if err != nil {
+			return append(left, rcpts...), nil
+		}
+		if ok, again, why := h.stillUp(a.e.opt.Now(), p, a.s.Hop); !ok {
+			leave()
+			a.isDown(rcpts, again, why)
+			return append(left, rcpts...), nil
+		}
+		a.tried = true
 		list, connected, err := a.transact(hard, h, now)
+		leave()
 		if !connected {
 			a.wait(h.failed(a.e.opt.Now(), err, a.s.Hop))
 		}
@@ -118,7 +169,7 @@ func (a *attempt) book(h *hopState, asked []int, list []answer, cause error) (en
 	var failed, relayed []answer
 	for _, ans := range list {
 		answered[ans.rcpt] = true
-		a.last[ans.rcpt], a.hopOf[ans.rcpt] = ans, h.hop.Address()
+		a.last[ans.rcpt], a.hopOf[ans.rcpt] = ans, h.hop.String()
 		switch {
 		case ans.reply.positive():
 			results = append(results, queue.Result{Rcpt: ans.rcpt, Status: queue.Delivered, Reply: ans.reply.String()})
@@ -133,7 +184,7 @@ func (a *attempt) book(h *hopState, asked []int, list []answer, cause error) (en
 	}
 	for _, i := range asked {
 		if !answered[i] {
-			a.last[i], a.hopOf[i] = answer{rcpt: i, reply: ours(451, "4.4.2", clean(cause.Error()))}, h.hop.Address()
+			a.last[i], a.hopOf[i] = answer{rcpt: i, reply: ours(451, "4.4.2", clean(cause.Error()))}, h.hop.String()
 			left = append(left, i)
 		}
 	}
@@ -205,8 +256,11 @@ func (a *attempt) wait(t time.Time) {
 // postpone puts off what is left, or gives it up where it has waited too long.
 func (a *attempt) postpone() error {
 	now := a.e.opt.Now()
-	if len(a.last) == 0 { // the engine is ending
-		return a.e.opt.Queue.Postpone(a.it.ID, now, "")
+	if len(a.last) == 0 { // the engine is ending, or the hop has its hands full
+		if !a.busy {
+			a.again = now
+		}
+		return a.e.opt.Queue.Postpone(a.it.ID, a.again, "")
 	}
 	if now.Sub(a.it.Received) >= a.s.Expire {
 		var list []answer

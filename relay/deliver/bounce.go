@@ -227,8 +227,7 @@ func (r *report) status() {
 		r.line("Action: %s", r.action)
 		r.line("Status: %s", ans.reply.status())
 		if hop := r.a.hopOf[ans.rcpt]; hop != "" {
-			host, _, _ := strings.Cut(hop, ":")
-			if !strings.HasPrefix(hop, "[") && host != "" {
+			if host := hop[:strings.IndexAny(hop+":", "[:")]; host != "" {
 				r.line("Remote-MTA: dns; %s", host)
 			}
 			r.line("Diagnostic-Code: smtp; %s", ans.reply)

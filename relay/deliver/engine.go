@@ -43,7 +43,7 @@ type Options struct {
 	Queue   *queue.Queue
 	Observe func(Outcome) // called from several goroutines; must not block
 	Log     *slog.Logger
-	Workers int           // items in hand at once, 64
+	Workers int           // connections in use at once, 256
 	Grace   time.Duration // how long transactions may go on after the context ended, 20 s
 	Now     func() time.Time
 	Dialer  interface { // nil: a net.Dialer
@@ -57,9 +57,16 @@ type Engine struct {
 	settings atomic.Pointer[Settings]
 	to       timeouts
 
+	conns chan struct{} // a place for each connection in use
+
 	mu   sync.Mutex
 	hops map[Hop]*hopState
 }
+
+// maxInHand is how many items may be worked on at once. One that waits for its
+// next hop has no connection and no buffer, so that many may, and a slow hop
+// does not keep the others' mail waiting.
+const maxInHand = 4096
 
 // New makes an engine. It delivers to nobody before Configure.
 func New(o Options) *Engine {
@@ -71,7 +78,7 @@ func New(o Options) *Engine {
 	}
 	o.Log = o.Log.With("component", "deliver")
 	if o.Workers == 0 {
-		o.Workers = 64
+		o.Workers = 256
 	}
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
@@ -82,7 +89,7 @@ func New(o Options) *Engine {
 	if o.Dialer == nil {
 		o.Dialer = &net.Dialer{}
 	}
-	e := &Engine{opt: o, to: defaultTimeouts(), hops: map[Hop]*hopState{}}
+	e := &Engine{opt: o, to: defaultTimeouts(), hops: map[Hop]*hopState{}, conns: make(chan struct{}, o.Workers)}
 	e.Configure(Settings{})
 	return e
 }
@@ -117,7 +124,7 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 func (e *Engine) dispatch(ctx, hard context.Context, wg *sync.WaitGroup) error {
-	places := make(chan struct{}, e.opt.Workers)
+	places := make(chan struct{}, maxInHand)
 	for {
 		select {
 		case places <- struct{}{}:
@@ -150,13 +157,18 @@ type attempt struct {
 	hopOf map[int]string
 	again time.Time // the earliest time that a hop may be up
 	tried bool      // a next hop was asked, or dialled
+	busy  bool      // a hop has too many waiting already
 	gone  bool      // nothing is left, or the item was taken away
 }
 
 // handle makes one attempt at an item and books what it brought.
 func (e *Engine) handle(ctx, hard context.Context, it queue.Item) error {
 	a := &attempt{e: e, s: e.settings.Load(), it: it, left: it.Pending(), last: map[int]answer{}, hopOf: map[int]string{}}
-	for _, g := range a.groups() {
+	groups, err := a.groups(ctx)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
 		if err := a.group(ctx, hard, g); err != nil {
 			return err
 		}
@@ -167,15 +179,29 @@ func (e *Engine) handle(ctx, hard context.Context, it queue.Item) error {
 	return a.postpone()
 }
 
+// place waits until h and the engine have a connection to spare. The error is
+// ctx's: nothing was begun then.
+func (a *attempt) place(ctx context.Context, h *hopState) (leave func(), err error) {
+	h.waiting.Add(1)
+	defer h.waiting.Add(-1)
+	select {
+	case h.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case a.e.conns <- struct{}{}:
+	case <-ctx.Done():
+		<-h.slots
+		return nil, ctx.Err()
+	}
+	return func() { <-a.e.conns; <-h.slots }, nil
+}
+
 // transact makes one transaction on a pooled or new connection. connected is
 // false where the hop could not be reached: then again says when it may be.
 func (a *attempt) transact(hard context.Context, h *hopState, rcpts []int) (list []answer, connected bool, err error) {
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	case <-hard.Done():
-		return nil, true, hard.Err()
-	}
+	defer h.took(a.e.opt.Now(), a.e.opt.Now)
 	c := h.take()
 	for {
 		if c == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,10 @@ type hopState struct {
 	probing bool
 	cause   string
 	seen    time.Time
+	lasts   time.Duration // a transaction, on average
+	turn    time.Time     // when the last of those that were sent away comes back
+
+	waiting atomic.Int64 // items that want a connection
 }
 
 const (
@@ -28,26 +33,92 @@ const (
 	forcedIn = time.Second      // least time between two attempts that an operator asks for
 )
 
+// pass is whether an item may try a hop.
+type pass int
+
+const (
+	passNo pass = iota
+	passYes
+	passProbe // the one that finds out whether the hop is back
+)
+
 // admit says whether a connection may be tried now; else when to ask again,
 // and why. A hop that failed is tried by one item at a time.
-func (h *hopState) admit(now time.Time, forced bool, b Backoff) (ok bool, again time.Time, why string) {
+func (h *hopState) admit(now time.Time, forced bool, b Backoff) (p pass, again time.Time, why string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seen = now
 	if h.fails == 0 {
-		return true, time.Time{}, ""
+		return passYes, time.Time{}, ""
 	}
-	wait := b.after(h.fails)
 	forced = forced && now.Sub(h.tried) >= forcedIn
 	if !h.probing && (forced || !now.Before(h.until)) {
 		h.probing, h.tried = true, now
-		return true, time.Time{}, ""
+		return passProbe, time.Time{}, ""
 	}
+	again, why = h.later(now, b)
+	return passNo, again, why
+}
+
+// later says when to ask again about a hop that is down. The caller holds the lock.
+func (h *hopState) later(now time.Time, b Backoff) (again time.Time, why string) {
 	again = now
 	if h.until.After(now) {
 		again = h.until
 	}
-	return false, again.Add(time.Second/10 + rand.N(wait/4+1)), "next hop is down: " + h.cause
+	return again.Add(time.Second/10 + rand.N(b.after(h.fails)/4+1)), "next hop is down: " + h.cause
+}
+
+// maxWaiting is how many items wait at a hop for a connection. The rest waits
+// in the queue.
+const maxWaiting = 256
+
+// maxTurn bounds for how long an item is sent away.
+const maxTurn = 30 * time.Second
+
+// crowded says how long an item should stay away from a hop that has enough
+// waiting; 0: it may come.
+func (h *hopState) crowded(now time.Time) time.Duration {
+	n := h.waiting.Load()
+	if n < maxWaiting {
+		return 0
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// They come back one by one, as fast as the hop has been taking messages,
+	// so that many thousands cost no more than few.
+	if h.turn.Before(now) {
+		h.turn = now
+	}
+	h.turn = h.turn.Add(max(h.lasts/time.Duration(cap(h.slots)), 200*time.Microsecond))
+	if last := now.Add(maxTurn); h.turn.After(last) {
+		return maxTurn/2 + rand.N(maxTurn/2)
+	}
+	return 20*time.Millisecond + h.turn.Sub(now)
+}
+
+// took books how long a transaction that began at then has taken.
+func (h *hopState) took(then time.Time, now func() time.Time) {
+	d := now().Sub(then)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d < h.lasts { // it has become fast: nobody should stay away for long
+		h.lasts = (h.lasts + d) / 2
+	} else {
+		h.lasts += (d - h.lasts) / 8
+	}
+}
+
+// stillUp is admit for one that was let in and had to wait: the hop may have
+// failed meanwhile.
+func (h *hopState) stillUp(now time.Time, p pass, b Backoff) (ok bool, again time.Time, why string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fails == 0 || p == passProbe {
+		return true, time.Time{}, ""
+	}
+	again, why = h.later(now, b)
+	return false, again, why
 }
 
 // failed books that no connection could be had, and says when to try again.

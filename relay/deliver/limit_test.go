@@ -1,0 +1,74 @@
+package deliver
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// byDomain routes each domain to a hop of its own.
+type byDomain map[string][]Hop
+
+func (r byDomain) Route(_ context.Context, domain string) ([]Hop, error) {
+	if hops, ok := r[domain]; ok {
+		return hops, nil
+	}
+	return nil, &RouteError{Code: 550, Enhanced: "5.1.2", Text: "no such domain"}
+}
+
+func TestSlowHopHoldsNobodyElseUp(t *testing.T) {
+	open := make(chan struct{})
+	slow := newSink(t, func(s *sink) {
+		s.answer = func(_ *talk, line string) string {
+			if line == "." {
+				<-open
+			}
+			return ""
+		}
+	})
+	fast, backup := newSink(t, nil), newSink(t, nil)
+	r := newRig(t, Settings{MaxConns: 3, Router: byDomain{
+		"slow.example": {slow.hop(Required), backup.hop(Required)}, "fast.example": {fast.hop(Required)}}}, nil)
+	const many = maxWaiting + 300
+	for range many {
+		r.add("alice@example.net", text, "b@slow.example")
+	}
+	for range 20 {
+		r.add("alice@example.net", text, "b@fast.example")
+	}
+	eventually(t, "the fast hop's mail", func() bool { return len(fast.mails()) == 20 })
+	if n := len(slow.mails()); n != 0 {
+		t.Errorf("%d messages through a hop that is held", n)
+	}
+	slow.mu.Lock()
+	if slow.conns > 3 {
+		t.Errorf("%d connections, 3 are allowed", slow.conns)
+	}
+	slow.mu.Unlock()
+	close(open)
+	r.empty()
+	if n := len(slow.mails()); n != many {
+		t.Errorf("%d of %d arrived", n, many)
+	}
+	if n := len(backup.mails()); n != 0 {
+		t.Errorf("%d went to the backup of a hop that works", n)
+	}
+	if n := len(r.outcomes(Deferred)); n != 0 {
+		t.Errorf("%d are called deferred that only waited their turn", n)
+	}
+}
+
+func TestNoWayToADomainIsFinal(t *testing.T) {
+	s := newSink(t, nil)
+	r := newRig(t, Settings{Router: byDomain{"example.net": {s.hop(Required)}}, Item: Backoff{time.Hour, time.Hour}}, nil)
+	r.add("alice@example.net", text, "b@nowhere.example", "c@example.net")
+	r.empty()
+	got := s.mails()
+	if len(got) != 2 {
+		t.Fatalf("%d messages, want the one for c and a bounce", len(got))
+	}
+	b := r.outcomes(Bounced)
+	if len(b) != 1 || b[0].Rcpt != "b@nowhere.example" || b[0].Reply != "550 5.1.2 no such domain" {
+		t.Errorf("bounced: %+v", b)
+	}
+}
