@@ -36,8 +36,7 @@ func queueCommand(s streams) *cli.Command {
 	}
 }
 
-// queueItem is what people see of an item. The relay's own keys may be in
-// either case; JSON here does not mind.
+// queueItem is what people see of an item.
 type queueItem struct {
 	ID       string    `json:"id"`
 	From     string    `json:"from"`
@@ -46,7 +45,7 @@ type queueItem struct {
 	Received time.Time `json:"received"`
 	Attempts int       `json:"attempts"`
 	Next     time.Time `json:"next"`
-	LastErr  string    `json:"last_err"`
+	LastErr  string    `json:"last_error"`
 	Held     bool      `json:"held"`
 }
 
