@@ -23,7 +23,12 @@ enum reason {
 	REASON_TRUNCATED = 8,	 /* the TCP header is cut */
 	REASON_INTERNAL = 9,	 /* the filter could not decide: passes */
 	REASON_RATE_FULL = 10,	 /* no room to track the source's rate: passes */
-	REASON_COUNT = 11,
+	REASON_CONNECTIONS = 11, /* concurrent connections: cap reached */
+	REASON_SYN_DATA = 12,	 /* a SYN that carries data: TCP Fast Open, RFC 7413 */
+	REASON_STRAY = 13,	 /* does not finish the handshake that it claims to */
+	REASON_SEGMENT = 14,	 /* no connection of a source that may have one */
+	REASON_LEDGER_FULL = 15, /* no room to count the source's connections: passes */
+	REASON_COUNT = 16,
 };
 
 enum decision {
@@ -42,7 +47,9 @@ struct state {
 struct port {
 	__be16 number; /* 0 = slot not in use */
 	__u8 observe;  /* count what would be dropped, drop nothing */
-	__u8 pad[5];
+	__u8 all;      /* every segment of a source that may not connect is dropped */
+	__u8 reset;    /* refuse by a RST, not by silence */
+	__u8 pad[3];
 };
 
 /* One half's settings. */
@@ -51,6 +58,9 @@ struct config {
 	__u32 ipv6_prefix; /* bits of an IPv6 address that make a source */
 	__u32 enforcing;   /* any port enforces: what hides its port is dropped */
 	__u64 seed;	   /* secret of the rate table's hash */
+	__u64 netns;	   /* cookie of the namespace whose sockets count */
+	__u32 epoch;	   /* of the ledger: accounts of an earlier one do not count */
+	__u32 pad;
 };
 
 struct prefix4 {
@@ -89,6 +99,38 @@ struct hit {
 	__u64 last; /* CLOCK_MONOTONIC ns, coarse */
 };
 
+/* What is counted together: an entry, and a source's address as far as it
+ * counts. Addresses are IPv6 here, IPv4 as ::ffff:a.b.c.d (RFC 4291 2.5.5.2). */
+struct source {
+	__u64 entry;
+	__be32 addr[4]; /* zero where the whole prefix shares one cap */
+};
+
+/* One source's connections. */
+struct usage {
+	__u64 open; /* now: tokens and counted sockets; USAGE_IDLE = none for long */
+	__u64 peak;
+	__u64 admitted;
+	__u64 refused;
+	__u64 touched; /* CLOCK_MONOTONIC ns: the last admission */
+};
+#define USAGE_IDLE (1ULL << 63)
+
+/* A connection on the wire, the client first. */
+struct flow {
+	__be32 saddr[4];
+	__be32 daddr[4];
+	__be16 sport;
+	__be16 dport;
+};
+
+/* A slot that a proved handshake has taken, until its socket takes it over. */
+struct token {
+	struct source source;
+	__u64 taken;  /* CLOCK_MONOTONIC ns */
+	__u64 cookie; /* of the socket, where it could not take the slot over */
+};
+
 /* Per CPU, reason and port. */
 struct counter {
 	__u64 enforced;
@@ -118,12 +160,14 @@ struct probe {
 	__u8 observed;
 	__u8 pad;
 	__u64 entry; /* id of the entry that decided; 0 = none */
+	__u32 open;  /* the source's connections now */
+	__u32 conns; /* its cap on them */
 };
 #define PROBE_MAGIC 0x53594e57 /* "SYNW" */
 
 _Static_assert(sizeof(struct state) == 8, "state");
 _Static_assert(sizeof(struct port) == 8, "port");
-_Static_assert(sizeof(struct config) == MAX_PORTS * 8 + 16, "config");
+_Static_assert(sizeof(struct config) == MAX_PORTS * 8 + 32, "config");
 _Static_assert(sizeof(struct prefix4) == 8, "prefix4");
 _Static_assert(sizeof(struct prefix6) == 20, "prefix6");
 _Static_assert(sizeof(struct rule) == MAX_PORTS * 4 + 8, "rule");
@@ -131,4 +175,8 @@ _Static_assert(sizeof(struct entry) == 32, "entry");
 _Static_assert(sizeof(struct hit) == 16, "hit");
 _Static_assert(sizeof(struct counter) == 16, "counter");
 _Static_assert(sizeof(struct event) == 48, "event");
-_Static_assert(sizeof(struct probe) == 16, "probe");
+_Static_assert(sizeof(struct probe) == 24, "probe");
+_Static_assert(sizeof(struct source) == 24, "source");
+_Static_assert(sizeof(struct usage) == 40, "usage");
+_Static_assert(sizeof(struct flow) == 36, "flow");
+_Static_assert(sizeof(struct token) == 40, "token");

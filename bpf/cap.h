@@ -1,11 +1,34 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Caps per source. Here: new connections per second, by GCRA (ITU-T I.371),
- * one word a source, exact across CPUs. */
+/* The caps of a source: new connections per second, by GCRA (ITU-T I.371) on one
+ * word; concurrent connections, by a count that only proved handshakes raise.
+ * Both are exact across CPUs: every change is a compare-and-swap. */
 #pragma once
 #include "maps.h"
 #include "parse.h"
 
 #define CAS_TRIES 16
+#define LOAD(x) (*(volatile typeof(x) *)&(x))
+
+/* What is counted together when this entry lets this address pass. */
+static __always_inline void make_source(const struct config *cfg, const struct entry *e,
+					const __be32 *addr, struct source *s)
+{
+	__u32 bits = cfg->ipv6_prefix;
+
+	__builtin_memset(s, 0, sizeof(*s));
+	s->entry = e->id;
+	if (e->shared)
+		return;
+	__builtin_memcpy(s->addr, addr, sizeof(s->addr));
+	if (!addr[0] && !addr[1] && addr[2] == bpf_htonl(0xffff))
+		return; /* IPv4 */
+	for (__u32 i = 0; i < 4; i++) {
+		if (bits <= 32u * i)
+			s->addr[i] = 0;
+		else if (bits < 32u * (i + 1))
+			s->addr[i] &= bpf_htonl(~0U << (32 * (i + 1) - bits));
+	}
+}
 
 static __always_inline __u64 mix(__u64 h, __u64 v)
 {
@@ -13,27 +36,15 @@ static __always_inline __u64 mix(__u64 h, __u64 v)
 	return h ^ (h >> 32);
 }
 
-/* What is counted together: an entry and the source's address as far as it
- * counts. The seed is secret, so that nobody can aim at a bucket. */
-static __always_inline __u64 source_tag(const struct config *cfg, const struct entry *e,
-					const struct packet *p)
+/* A source's name in the meters. The seed is secret, so that nobody can aim at
+ * a bucket. */
+static __always_inline __u64 source_tag(const struct config *cfg, const struct source *s)
 {
-	__u64 high = 0, low = 0, h = mix(cfg->seed, e->id);
-	__u32 bits = cfg->ipv6_prefix;
+	__u64 h = mix(cfg->seed, s->entry);
 
-	if (!e->shared && p->v6) {
-		high = bpf_be64_to_cpu(((__u64)p->source[1] << 32) | p->source[0]);
-		low = bpf_be64_to_cpu(((__u64)p->source[3] << 32) | p->source[2]);
-		if (bits < 64) {
-			high &= bits ? ~0ULL << (64 - bits) : 0;
-			low = 0;
-		} else if (bits < 128) {
-			low &= bits > 64 ? ~0ULL << (128 - bits) : 0;
-		}
-	} else if (!e->shared) {
-		low = p->source[0];
-	}
-	h = mix(mix(mix(h, high), low), cfg->seed >> 32);
+	h = mix(h, ((__u64)s->addr[0] << 32) | s->addr[1]);
+	h = mix(h, ((__u64)s->addr[2] << 32) | s->addr[3]);
+	h = mix(h, cfg->seed >> 32);
 	return h ? h : 1;
 }
 
@@ -47,15 +58,15 @@ static __always_inline struct meter *find_meter(__u64 tag, __u64 now, bool take)
 	if (!b)
 		return 0;
 	for (int i = 0; i < WAYS; i++)
-		if (*(volatile __u64 *)&b->way[i].tag == tag)
+		if (LOAD(b->way[i].tag) == tag)
 			return &b->way[i];
 	if (!take)
 		return 0;
 	for (int i = 0; i < WAYS; i++) {
 		struct meter *m = &b->way[i];
-		__u64 owner = *(volatile __u64 *)&m->tag, was;
+		__u64 owner = LOAD(m->tag), was;
 
-		if (*(volatile __u64 *)&m->tat > now)
+		if (LOAD(m->tat) > now)
 			continue;
 		was = __sync_val_compare_and_swap(&m->tag, owner, tag);
 		if (was == owner || was == tag) /* tag: the source's other packet was first */
@@ -66,21 +77,21 @@ static __always_inline struct meter *find_meter(__u64 tag, __u64 now, bool take)
 
 /* REASON_RATE, or why the filter cannot tell (that passes), or 0: within the cap. */
 __noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
-				const struct packet *p, bool probe)
+				const struct source *s, bool probe)
 {
 	struct meter *m;
 	__u64 now, old, base;
 
-	if (!cfg || !e || !p)
+	if (!cfg || !e || !s)
 		return REASON_INTERNAL;
 	if (!e->interval)
 		return 0;
 	now = bpf_ktime_get_coarse_ns();
-	m = find_meter(source_tag(cfg, e, p), now, !probe);
+	m = find_meter(source_tag(cfg, s), now, !probe);
 	if (!m)
 		return probe ? 0 : REASON_RATE_FULL;
 	for (int i = 0; i < CAS_TRIES; i++) {
-		old = *(volatile __u64 *)&m->tat;
+		old = LOAD(m->tat);
 		base = old > now ? old : now;
 		if (base - now > e->tolerance)
 			return REASON_RATE;
@@ -88,4 +99,58 @@ __noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
 			return 0;
 	}
 	return REASON_INTERNAL;
+}
+
+/* A source's connections now, without the mark of an idle one. */
+static __always_inline __u64 open_now(struct usage *u)
+{
+	return LOAD(u->open) & ~USAGE_IDLE;
+}
+
+static __always_inline void note_peak(struct usage *u, __u64 open)
+{
+	__u64 peak = LOAD(u->peak), was;
+
+	for (int i = 0; i < 4 && open > peak; i++) {
+		was = __sync_val_compare_and_swap(&u->peak, peak, open);
+		if (was == peak)
+			break;
+		peak = was;
+	}
+}
+
+/* One more, unless the cap is reached (0: there is none). A source that the
+ * sweeper has marked is awake again by the same compare-and-swap. */
+static __always_inline bool reserve(struct usage *u, __u32 cap)
+{
+	for (int i = 0; i < CAS_TRIES * 2; i++) {
+		__u64 old = LOAD(u->open), open = old & ~USAGE_IDLE;
+
+		if (cap && open >= cap)
+			return false;
+		if (__sync_val_compare_and_swap(&u->open, old, open + 1) == old) {
+			note_peak(u, open + 1);
+			u->touched = bpf_ktime_get_ns();
+			return true;
+		}
+	}
+	return false;
+}
+
+static __always_inline void release(const struct source *s)
+{
+	struct usage *u = bpf_map_lookup_elem(&usages, s);
+
+	if (u)
+		__sync_fetch_and_add(&u->open, -1ULL);
+}
+
+static __always_inline struct usage *find_usage(const struct source *s)
+{
+	struct usage *u = bpf_map_lookup_elem(&usages, s), fresh = {};
+
+	if (u)
+		return u;
+	bpf_map_update_elem(&usages, s, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&usages, s);
 }

@@ -138,6 +138,8 @@ struct budget {
 	__u64 window; /* jiffies / WINDOW */
 	__u32 sent;
 	__u32 suppressed;
+	__u32 resets; /* RSTs sent in this window */
+	__u32 pad;
 	__u64 total; /* records not sent, since the filter was loaded */
 };
 struct {
@@ -165,3 +167,61 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket);
 } meters SEC(".maps");
+
+/* source → its connections. Created only by a proved handshake or a socket, so
+ * no claimed address can fill it; the sweeper removes those long without one.
+ * A plain hash: an LRU would forget sources that have connections. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct source);
+	__type(value, struct usage);
+} usages SEC(".maps");
+
+/* flow → the slot it has taken. Lives from the handshake's last ACK until the
+ * kernel's socket is there, or TOKEN_NS. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct flow);
+	__type(value, struct token);
+} tokens SEC(".maps");
+
+/* socket → what it counts for. Dies with the socket. The ledger's programs
+ * write and read. */
+struct account {
+	struct source source;
+	__u32 counted; /* 1: it holds a slot */
+	__u32 epoch;   /* in which its opening was dealt with */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct account);
+} accounts SEC(".maps");
+
+/* 0 → the timer that removes what nobody else does. One for all: a timer an
+ * element fails with ENOMEM now and then, and its slot is then lost. */
+struct sweeper {
+	struct bpf_timer timer;
+	__u64 runs;
+	__u64 expired; /* tokens */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sweeper);
+} sweepers SEC(".maps");
+
+/* A place to read a kernel structure to, below Linux 6.2. */
+struct scratch {
+	__u8 bytes[512];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");

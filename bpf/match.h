@@ -25,7 +25,7 @@ static __always_inline bool find_rule(__u32 half, const struct packet *p, __u32 
 			return false;
 		found = bpf_map_lookup_elem(trie, &key);
 	} else {
-		struct prefix4 key = {.len = 32, .addr = p->source[0]};
+		struct prefix4 key = {.len = 32, .addr = p->source[3]};
 
 		trie = bpf_map_lookup_elem(&prefixes4, &half);
 		if (!trie)

@@ -41,17 +41,21 @@ struct cursor {
 /* What is known of a packet. Without a reason and with tcp unset it is none of
  * the filter's business. */
 struct packet {
-	__be32 source[4]; /* IPv4 in source[0] */
+	__be32 source[4]; /* IPv4 as ::ffff:a.b.c.d */
 	__be16 port;	  /* destination */
 	bool v6;
 	bool tcp;      /* port is known */
 	bool fragment; /* the first of several */
 	bool later;    /* a fragment that is not the first */
-	bool flags;    /* syn is known */
+	bool flags;    /* what follows is known */
 	bool syn;      /* SYN set and ACK clear: RFC 9293 3.10.7.2, an attempt */
-	__be16 proto;  /* the header at off: an ethertype */
-	__u8 next;     /* the header at off: an IPv6 next header */
-	__u32 off;
+	bool rst;
+	bool data;    /* more than a header */
+	__be16 proto; /* the header at off: an ethertype */
+	__u8 next;    /* the header at off: an IPv6 next header */
+	__u32 off;    /* at last the TCP header */
+	__u32 l3;     /* the IP header */
+	__u32 len;    /* of the TCP segment, as the IP header says */
 };
 
 struct vlan_tag {
@@ -152,8 +156,11 @@ static __always_inline bool parse_ipv4(struct xdp_md *ctx, struct packet *p)
 	if (frag & IP_OFFSET_MASK)
 		return false;
 	p->fragment = frag & IP_MORE;
-	p->source[0] = ip->saddr;
-	p->off = c.off + len - sizeof(*ip);
+	p->source[2] = bpf_htonl(0xffff);
+	p->source[3] = ip->saddr;
+	p->l3 = p->off;
+	p->off += len;
+	p->len = bpf_ntohs(ip->tot_len) - len;
 	return true;
 }
 
@@ -215,7 +222,9 @@ static __always_inline bool parse_ipv6(struct xdp_md *ctx, struct packet *p, enu
 		return false;
 	__builtin_memcpy(p->source, &ip->saddr, sizeof(p->source));
 	p->next = ip->nexthdr;
+	p->l3 = p->off;
 	p->off = c.off;
+	p->len = bpf_ntohs(ip->payload_len);
 	if (!is_extension(p->next))
 		return p->next == IPPROTO_TCP;
 	if (!parse_extensions(ctx, p)) {
@@ -228,6 +237,7 @@ static __always_inline bool parse_ipv6(struct xdp_md *ctx, struct packet *p, enu
 		*why = REASON_HEADERS;
 		return false;
 	}
+	p->len -= p->off - c.off;
 	return p->next == IPPROTO_TCP;
 }
 
@@ -249,6 +259,8 @@ static __always_inline void parse_tcp(struct xdp_md *ctx, struct packet *p, enum
 	if (!tcp)
 		return;
 	p->syn = tcp->syn && !tcp->ack;
+	p->rst = tcp->rst;
+	p->data = p->len > tcp->doff * 4;
 	p->flags = true;
 }
 

@@ -16,6 +16,7 @@ struct outcome {
 	enum reason reason;
 	enum decision decision;
 	bool observed; /* the decision is drop, the port only observes */
+	bool proved;   /* the client has shown that the address is its own */
 	__u32 slot;    /* MAX_PORTS = port not in sight */
 	__u64 entry;   /* id of the entry that decided; 0 = none */
 };
@@ -49,6 +50,7 @@ static __always_inline bool within_budget(struct budget *b, __u64 now)
 	if (b->window != now / WINDOW) {
 		b->window = now / WINDOW;
 		b->sent = 0;
+		b->resets = 0;
 	}
 	if (b->sent < WINDOW_RECORDS)
 		return true;
@@ -94,7 +96,7 @@ static __always_inline void send_event(struct xdp_md *ctx, const struct packet *
 static __always_inline void tell(struct xdp_md *ctx, const struct packet *p,
 				 const struct outcome *o)
 {
-	__be32 source[4] = {0, 0, bpf_htonl(0xffff), p->source[0]};
+	const __be32 *source = p->source;
 	__u64 now = bpf_jiffies64();
 	__u32 zero = 0, index;
 	struct budget *b = bpf_map_lookup_elem(&budget, &zero);
@@ -102,14 +104,12 @@ static __always_inline void tell(struct xdp_md *ctx, const struct packet *p,
 
 	if (!b || !within_budget(b, now))
 		return;
-	if (p->v6)
-		__builtin_memcpy(source, p->source, sizeof(source));
 	index = (source[0] ^ source[1] ^ source[2] ^ source[3]) * 0x9e3779b1u >> 22;
 	r = bpf_map_lookup_elem(&recent, &index);
 	if (!r)
 		return;
 	if (!same_source(r, p, source, o->reason)) {
-		__builtin_memcpy(r->source, source, sizeof(source));
+		__builtin_memcpy(r->source, source, sizeof(r->source));
 		r->port = p->port;
 		r->reason = o->reason;
 		r->count = 1;

@@ -47,6 +47,9 @@ func (f *Filter) Attach(name string, mode Mode) (Attachment, error) {
 	if err != nil {
 		return Attachment{}, fmt.Errorf("attach to %s: no such interface: see `ip link` and [filter].interfaces", name)
 	}
+	if err := f.countHere(); err != nil {
+		return Attachment{}, err
+	}
 	a := Attachment{Interface: name, Index: ifc.Index}
 	pin := f.linkPin(ifc.Index)
 	if kept, err := f.keepLink(&a, pin, mode); kept || err != nil {

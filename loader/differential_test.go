@@ -32,7 +32,7 @@ func open(t testing.TB) *loader.Filter {
 func randomModel(r frames) model {
 	m := model{entries: map[uint64]rule.Entry{}, now: time.Now()}
 	for _, n := range [][]uint16{{25}, {25, 587}, {587, 465, 25}}[r.IntN(3)] {
-		m.ports = append(m.ports, rule.Port{Number: n, Default: rule.Verdict(1 + r.IntN(2)), Observe: r.IntN(4) == 0})
+		m.ports = append(m.ports, rule.Port{Number: n, Default: rule.Verdict(1 + r.IntN(2)), Observe: r.IntN(4) == 0, All: r.IntN(3) == 0})
 	}
 	for id := uint64(100); id < 100+uint64(1+r.IntN(30)); id++ {
 		m.entries[id] = rule.Entry{ID: id, Verdict: rule.Verdict(1 + r.IntN(2))}
@@ -102,7 +102,7 @@ func TestDifferential(t *testing.T) {
 		}
 	}
 	for _, reason := range []loader.Reason{loader.NotOurs, loader.Allowed, loader.DefaultPass, loader.NoEntry,
-		loader.Denied, loader.Fragment, loader.Headers, loader.Truncated} {
+		loader.Denied, loader.Fragment, loader.Headers, loader.Truncated, loader.SYNData, loader.Segment} {
 		if reasons[reason] == 0 {
 			t.Errorf("no frame was judged %q: the generator does not reach it", reason)
 		}

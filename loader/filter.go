@@ -31,11 +31,12 @@ type Options struct {
 // Filter is the loaded program with its maps and links. Its methods may be
 // called from several goroutines.
 type Filter struct {
-	dir  pinDir
-	log  *slog.Logger
-	prog *ebpf.Program
-	maps filterMaps
-	spec *ebpf.CollectionSpec
+	dir    pinDir
+	log    *slog.Logger
+	prog   *ebpf.Program
+	ledger filterPrograms // those beside prog; none in a View
+	maps   filterMaps
+	spec   *ebpf.CollectionSpec
 
 	mu      sync.Mutex    // serialises Sync, Attach and Detach
 	offset  time.Duration // wall clock less CLOCK_BOOTTIME
@@ -61,7 +62,11 @@ func Open(o Options) (*Filter, error) {
 		return nil, err
 	}
 	f.closers = append(f.closers, unlock)
-	if err := f.openOrCreate(); err != nil {
+	err = f.openOrCreate()
+	if err == nil {
+		err = f.keepLedger()
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -102,7 +107,7 @@ func (f *Filter) create() error {
 	if err := f.spec.LoadAndAssign(&objs, nil); err != nil {
 		return fmt.Errorf("load the filter: %w", explainLoad(err))
 	}
-	f.prog, f.maps = objs.Synward, objs.filterMaps
+	f.prog, f.ledger, f.maps = objs.Synward, objs.filterPrograms, objs.filterMaps
 	f.closers = append(f.closers, objs.Close)
 	if err := f.maps.States.Put(uint32(0), filterState{Version: abiVersion}); err != nil {
 		return fmt.Errorf("write the version: %w", err)
@@ -159,24 +164,23 @@ func (f *Filter) upgrade() error {
 	if err != nil {
 		return fmt.Errorf("inspect the pinned program: %w", err)
 	}
+	var progs filterPrograms
+	if err := f.spec.LoadAndAssign(&progs, &ebpf.CollectionOptions{MapReplacements: f.byName()}); err != nil {
+		return fmt.Errorf("load the new filter (the old one goes on): %w", explainLoad(err))
+	}
+	f.closers = append(f.closers, progs.Close)
+	f.ledger = progs
 	if f.spec.Programs[filterProgSynward].Compatible(info) == nil {
 		return nil
 	}
-	coll, err := ebpf.NewCollectionWithOptions(f.spec, ebpf.CollectionOptions{MapReplacements: f.byName()})
-	if err != nil {
-		return fmt.Errorf("load the new filter (the old one goes on): %w", explainLoad(err))
-	}
-	defer coll.Close()
-	prog := coll.DetachProgram(filterProgSynward)
-	f.closers = append(f.closers, prog.Close)
 	old := f.prog
-	f.prog = prog
+	f.prog = progs.Synward
 	if err := f.updateLinks(); err != nil {
 		f.prog = old
 		return errors.Join(fmt.Errorf("put the new program in place: %w", err), f.updateLinks())
 	}
 	f.log.Info("filter upgraded in place")
-	return f.dir.replaceProgram(prog)
+	return f.dir.replaceProgram(f.prog)
 }
 
 func (f *Filter) byName() map[string]*ebpf.Map {
@@ -238,6 +242,8 @@ func (f *Filter) mapFields() map[string]**ebpf.Map {
 		filterMapEntries: &m.Entries, filterMapEvents: &m.Events, filterMapHits: &m.Hits,
 		filterMapMeters: &m.Meters, filterMapPrefixes4: &m.Prefixes4, filterMapPrefixes6: &m.Prefixes6,
 		filterMapRecent: &m.Recent, filterMapRules: &m.Rules, filterMapStates: &m.States,
+		filterMapUsages: &m.Usages, filterMapTokens: &m.Tokens, filterMapAccounts: &m.Accounts,
+		filterMapSweepers: &m.Sweepers, filterMapScratches: &m.Scratches,
 	}
 }
 

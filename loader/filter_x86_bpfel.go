@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type filterAccount struct {
+	_       structs.HostLayout
+	Source  filterSource
+	Counted uint32
+	Epoch   uint32
+}
+
 type filterBucket struct {
 	_   structs.HostLayout
 	Way [4]struct {
@@ -27,6 +34,8 @@ type filterBudget struct {
 	Window     uint64
 	Sent       uint32
 	Suppressed uint32
+	Resets     uint32
+	Pad        uint32
 	Total      uint64
 }
 
@@ -36,6 +45,9 @@ type filterConfig struct {
 	Ipv6Prefix uint32
 	Enforcing  uint32
 	Seed       uint64
+	Netns      uint64
+	Epoch      uint32
+	Pad        uint32
 }
 
 type filterCounter struct {
@@ -76,6 +88,14 @@ type filterEvent struct {
 	Suppressed uint32
 }
 
+type filterFlow struct {
+	_     structs.HostLayout
+	Saddr [4]uint32
+	Daddr [4]uint32
+	Sport uint16
+	Dport uint16
+}
+
 type filterHit struct {
 	_     structs.HostLayout
 	Count uint64
@@ -86,7 +106,9 @@ type filterPort struct {
 	_       structs.HostLayout
 	Number  uint16
 	Observe uint8
-	Pad     [5]uint8
+	All     uint8
+	Reset   uint8
+	Pad     [3]uint8
 }
 
 type filterPrefix4 struct {
@@ -109,6 +131,8 @@ type filterProbe struct {
 	Observed uint8
 	Pad      uint8
 	Entry    uint64
+	Open     uint32
+	Conns    uint32
 }
 
 type filterReason uint32
@@ -125,7 +149,12 @@ const (
 	filterReasonREASON_TRUNCATED    filterReason = 8
 	filterReasonREASON_INTERNAL     filterReason = 9
 	filterReasonREASON_RATE_FULL    filterReason = 10
-	filterReasonREASON_COUNT        filterReason = 11
+	filterReasonREASON_CONNECTIONS  filterReason = 11
+	filterReasonREASON_SYN_DATA     filterReason = 12
+	filterReasonREASON_STRAY        filterReason = 13
+	filterReasonREASON_SEGMENT      filterReason = 14
+	filterReasonREASON_LEDGER_FULL  filterReason = 15
+	filterReasonREASON_COUNT        filterReason = 16
 )
 
 type filterRecent struct {
@@ -145,16 +174,54 @@ type filterRule struct {
 	Next    uint32
 }
 
+type filterScratch struct {
+	_     structs.HostLayout
+	Bytes [512]uint8
+}
+
+type filterSource struct {
+	_     structs.HostLayout
+	Entry uint64
+	Addr  [4]uint32
+}
+
 type filterState struct {
 	_       structs.HostLayout
 	Version uint32
 	Active  uint32
 }
 
+type filterSweeper struct {
+	_     structs.HostLayout
+	Timer struct {
+		_ structs.HostLayout
+		_ [16]byte
+	}
+	Runs    uint64
+	Expired uint64
+}
+
+type filterToken struct {
+	_      structs.HostLayout
+	Source filterSource
+	Taken  uint64
+	Cookie uint64
+}
+
+type filterUsage struct {
+	_        structs.HostLayout
+	Open     uint64
+	Peak     uint64
+	Admitted uint64
+	Refused  uint64
+	Touched  uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	filterMapAccounts       = "accounts"
 	filterMapBudget         = "budget"
 	filterMapConfigs        = "configs"
 	filterMapCounters       = "counters"
@@ -166,7 +233,16 @@ const (
 	filterMapPrefixes6      = "prefixes6"
 	filterMapRecent         = "recent"
 	filterMapRules          = "rules"
+	filterMapScratches      = "scratches"
 	filterMapStates         = "states"
+	filterMapSweepers       = "sweepers"
+	filterMapTokens         = "tokens"
+	filterMapUsages         = "usages"
+	filterProgAdopt         = "adopt"
+	filterProgArm           = "arm"
+	filterProgLedger        = "ledger"
+	filterProgLedgerA       = "ledger_a"
+	filterProgLedgerB       = "ledger_b"
 	filterProgSynward       = "synward"
 	filterVarDecisionLayout = "decision_layout"
 	filterVarEntryLayout    = "entry_layout"
@@ -177,6 +253,8 @@ const (
 	filterVarProbeLayout    = "probe_layout"
 	filterVarReasonLayout   = "reason_layout"
 	filterVarRuleLayout     = "rule_layout"
+	filterVarSourceLayout   = "source_layout"
+	filterVarUsageLayout    = "usage_layout"
 )
 
 // loadFilter returns the embedded CollectionSpec for filter.
@@ -221,6 +299,11 @@ type filterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type filterProgramSpecs struct {
+	Adopt   *ebpf.ProgramSpec `ebpf:"adopt"`
+	Arm     *ebpf.ProgramSpec `ebpf:"arm"`
+	Ledger  *ebpf.ProgramSpec `ebpf:"ledger"`
+	LedgerA *ebpf.ProgramSpec `ebpf:"ledger_a"`
+	LedgerB *ebpf.ProgramSpec `ebpf:"ledger_b"`
 	Synward *ebpf.ProgramSpec `ebpf:"synward"`
 }
 
@@ -228,6 +311,7 @@ type filterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type filterMapSpecs struct {
+	Accounts  *ebpf.MapSpec `ebpf:"accounts"`
 	Budget    *ebpf.MapSpec `ebpf:"budget"`
 	Configs   *ebpf.MapSpec `ebpf:"configs"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
@@ -239,7 +323,11 @@ type filterMapSpecs struct {
 	Prefixes6 *ebpf.MapSpec `ebpf:"prefixes6"`
 	Recent    *ebpf.MapSpec `ebpf:"recent"`
 	Rules     *ebpf.MapSpec `ebpf:"rules"`
+	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	States    *ebpf.MapSpec `ebpf:"states"`
+	Sweepers  *ebpf.MapSpec `ebpf:"sweepers"`
+	Tokens    *ebpf.MapSpec `ebpf:"tokens"`
+	Usages    *ebpf.MapSpec `ebpf:"usages"`
 }
 
 // filterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -255,6 +343,8 @@ type filterVariableSpecs struct {
 	ProbeLayout    *ebpf.VariableSpec `ebpf:"probe_layout"`
 	ReasonLayout   *ebpf.VariableSpec `ebpf:"reason_layout"`
 	RuleLayout     *ebpf.VariableSpec `ebpf:"rule_layout"`
+	SourceLayout   *ebpf.VariableSpec `ebpf:"source_layout"`
+	UsageLayout    *ebpf.VariableSpec `ebpf:"usage_layout"`
 }
 
 // filterObjects contains all objects after they have been loaded into the kernel.
@@ -277,6 +367,7 @@ func (o *filterObjects) Close() error {
 //
 // It can be passed to loadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type filterMaps struct {
+	Accounts  *ebpf.Map `ebpf:"accounts"`
 	Budget    *ebpf.Map `ebpf:"budget"`
 	Configs   *ebpf.Map `ebpf:"configs"`
 	Counters  *ebpf.Map `ebpf:"counters"`
@@ -288,11 +379,16 @@ type filterMaps struct {
 	Prefixes6 *ebpf.Map `ebpf:"prefixes6"`
 	Recent    *ebpf.Map `ebpf:"recent"`
 	Rules     *ebpf.Map `ebpf:"rules"`
+	Scratches *ebpf.Map `ebpf:"scratches"`
 	States    *ebpf.Map `ebpf:"states"`
+	Sweepers  *ebpf.Map `ebpf:"sweepers"`
+	Tokens    *ebpf.Map `ebpf:"tokens"`
+	Usages    *ebpf.Map `ebpf:"usages"`
 }
 
 func (m *filterMaps) Close() error {
 	return _FilterClose(
+		m.Accounts,
 		m.Budget,
 		m.Configs,
 		m.Counters,
@@ -304,7 +400,11 @@ func (m *filterMaps) Close() error {
 		m.Prefixes6,
 		m.Recent,
 		m.Rules,
+		m.Scratches,
 		m.States,
+		m.Sweepers,
+		m.Tokens,
+		m.Usages,
 	)
 }
 
@@ -321,17 +421,29 @@ type filterVariables struct {
 	ProbeLayout    *ebpf.Variable `ebpf:"probe_layout"`
 	ReasonLayout   *ebpf.Variable `ebpf:"reason_layout"`
 	RuleLayout     *ebpf.Variable `ebpf:"rule_layout"`
+	SourceLayout   *ebpf.Variable `ebpf:"source_layout"`
+	UsageLayout    *ebpf.Variable `ebpf:"usage_layout"`
 }
 
 // filterPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type filterPrograms struct {
+	Adopt   *ebpf.Program `ebpf:"adopt"`
+	Arm     *ebpf.Program `ebpf:"arm"`
+	Ledger  *ebpf.Program `ebpf:"ledger"`
+	LedgerA *ebpf.Program `ebpf:"ledger_a"`
+	LedgerB *ebpf.Program `ebpf:"ledger_b"`
 	Synward *ebpf.Program `ebpf:"synward"`
 }
 
 func (p *filterPrograms) Close() error {
 	return _FilterClose(
+		p.Adopt,
+		p.Arm,
+		p.Ledger,
+		p.LedgerA,
+		p.LedgerB,
 		p.Synward,
 	)
 }

@@ -84,7 +84,7 @@ func (r frames) ipv4(f []byte) []byte {
 
 func (r frames) ipv6(f []byte) []byte {
 	f = binary.BigEndian.AppendUint16(f, 0x86dd)
-	ip := make([]byte, 40)
+	ip := make([]byte, 40, 256)
 	ip[0], ip[7] = 0x60, 64
 	src := r.addr6().As16()
 	copy(ip[8:], src[:])
@@ -98,11 +98,12 @@ func (r frames) ipv6(f []byte) []byte {
 		last = &ext[0]
 	}
 	*last = byte(r.pick(6, 6, 6, 6, 6, 6, 17, 58, 59, 50))
-	f = append(f, ip...)
 	for _, ext := range chain {
-		f = append(f, ext...)
+		ip = append(ip, ext...)
 	}
-	return append(f, r.tcp()...)
+	ip = append(ip, r.tcp()...)
+	binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-40))
+	return append(f, ip...)
 }
 
 func (r frames) extension(kind byte) []byte {
@@ -120,7 +121,7 @@ func (r frames) extension(kind byte) []byte {
 }
 
 func (r frames) tcp() []byte {
-	p := r.bytes(20 + r.IntN(24))
+	p := r.bytes(20 + int(r.pick(0, 0, 0, 4, 24)))
 	binary.BigEndian.PutUint16(p[2:], r.pick(25, 25, 465, 587, 587, 80, 22, 0))
 	p[12] = 5 << 4
 	p[13] = byte(r.pick(0x02, 0x02, 0x02, 0xc2, 0x12, 0x10, 0x18, 0x04, 0x01, 0x03, 0x06, 0x0a, 0x22, 0x00, 0xff))

@@ -34,6 +34,8 @@ type seen struct {
 	flags    bool // the flags are in sight
 	syn      bool // SYN without ACK
 	fragment bool // first of several
+	data     bool // more than a header
+	length   int  // of the segment, as the IP header says
 }
 
 // judge gives the verdict on a frame.
@@ -60,14 +62,26 @@ func (m model) judgeSegment(s seen, slot int) loader.Answer {
 		return loader.Answer{Verdict: rule.Drop, Reason: loader.Fragment}
 	case !s.flags:
 		return loader.Answer{Verdict: rule.Drop, Reason: loader.Truncated}
-	case !s.syn && !s.fragment:
-		return loader.Answer{Verdict: rule.Pass, Reason: loader.NotOurs}
 	}
 	a := m.policy(s.src, slot)
-	if a.Verdict == rule.Pass && s.syn && s.fragment {
-		a.Verdict, a.Reason = rule.Drop, loader.Fragment
+	drop := func(r loader.Reason) loader.Answer {
+		return loader.Answer{Verdict: rule.Drop, Reason: r, EntryID: a.EntryID}
 	}
-	return a
+	switch {
+	case s.syn && a.Verdict == rule.Drop:
+		return a
+	case s.syn && s.fragment:
+		return drop(loader.Fragment)
+	case s.syn && s.data:
+		return drop(loader.SYNData)
+	case s.syn:
+		return a
+	case a.Verdict == rule.Drop && s.fragment:
+		return drop(loader.Fragment)
+	case a.Verdict == rule.Drop && m.ports[slot].All:
+		return drop(loader.Segment)
+	}
+	return loader.Answer{Verdict: rule.Pass, Reason: loader.NotOurs}
 }
 
 // policy is the longest match and the step of its rule that is due.
@@ -146,15 +160,19 @@ func look4(p []byte) seen {
 	if frag&0x1fff != 0 {
 		return seen{}
 	}
-	s := seen{src: netip.AddrFrom4([4]byte(p[12:16])), fragment: frag&0x2000 != 0}
-	return lookTCP(s, skip(p, int(p[0]&15)*4))
+	header := int(p[0]&15) * 4
+	s := seen{
+		src: netip.AddrFrom4([4]byte(p[12:16])), fragment: frag&0x2000 != 0,
+		length: int(binary.BigEndian.Uint16(p[2:])) - header,
+	}
+	return lookTCP(s, skip(p, header))
 }
 
 func look6(p []byte) seen {
 	if len(p) < 40 {
 		return seen{}
 	}
-	s := seen{src: netip.AddrFrom16([16]byte(p[8:24]))}
+	s := seen{src: netip.AddrFrom16([16]byte(p[8:24])), length: int(binary.BigEndian.Uint16(p[4:]))}
 	next, rest := p[6], p[40:]
 	for n := 0; ; n++ {
 		switch next {
@@ -182,6 +200,7 @@ func look6(p []byte) seen {
 		case 51:
 			size = (int(rest[1]) + 2) * 4
 		}
+		s.length -= size
 		next, rest = rest[0], skip(rest, size)
 	}
 }
@@ -193,6 +212,7 @@ func lookTCP(s seen, p []byte) seen {
 	s.tcp, s.port = true, binary.BigEndian.Uint16(p[2:])
 	if len(p) >= 20 {
 		s.flags, s.syn = true, p[13]&0x12 == 0x02
+		s.data = s.length < 0 || s.length > int(p[12]>>4)*4 // a length that lies is no plain SYN's
 	}
 	return s
 }

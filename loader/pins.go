@@ -19,6 +19,7 @@ type pinDir string
 
 func (d pinDir) filterDir() string         { return filepath.Join(string(d), "filter") }
 func (d pinDir) linkDir() string           { return filepath.Join(string(d), "links") }
+func (d pinDir) ledgerDir() string         { return filepath.Join(string(d), "ledger") }
 func (d pinDir) object(name string) string { return filepath.Join(d.filterDir(), name) }
 
 func (d pinDir) loaded() bool {
@@ -55,7 +56,7 @@ func (d pinDir) ensure() error {
 	if uint32(st.Type) != unix.BPF_FS_MAGIC {
 		return fmt.Errorf("pin directory %s: %s is not on a bpf filesystem: mount one there (mount -t bpf bpf /sys/fs/bpf)", d, parent)
 	}
-	for _, dir := range []string{string(d), d.linkDir()} {
+	for _, dir := range []string{string(d), d.linkDir(), d.ledgerDir()} {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("make the pin directory: %w", err)
 		}
@@ -120,7 +121,7 @@ func (d pinDir) links() ([]string, error) {
 // removeAll removes all but the locked directory itself.
 func (d pinDir) removeAll() (done bool) {
 	done = d.loaded()
-	for _, dir := range []string{d.filterDir(), d.filterDir() + "-new", d.linkDir()} {
+	for _, dir := range []string{d.filterDir(), d.filterDir() + "-new", d.linkDir(), d.ledgerDir()} {
 		_ = os.RemoveAll(dir)
 	}
 	return done

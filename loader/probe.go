@@ -23,6 +23,8 @@ type Answer struct {
 	Reason   Reason       `json:"reason"`
 	Observed bool         `json:"observed,omitempty"` // the verdict is counted, not enforced
 	EntryID  uint64       `json:"entry_id,omitempty"` // 0 = no entry decided
+	Open     uint32       `json:"open"`               // the source's connections now, where it may pass
+	Conns    uint32       `json:"conns"`              // its cap on them, 0 = none
 }
 
 // Probe asks the loaded program for the verdict on a SYN from src to port now,
@@ -57,7 +59,7 @@ func (f *Filter) ProbeFrame(frame []byte) (Answer, error) {
 	if err := binary.Read(bytes.NewReader(out), binary.NativeEndian, &q); err != nil {
 		return Answer{}, fmt.Errorf("read the filter's answer: %w", err)
 	}
-	a := Answer{Verdict: rule.Pass, Reason: Reason(q.Reason), Observed: q.Observed != 0, EntryID: q.Entry}
+	a := Answer{Verdict: rule.Pass, Reason: Reason(q.Reason), Observed: q.Observed != 0, EntryID: q.Entry, Open: q.Open, Conns: q.Conns}
 	if action == xdpDrop || a.Observed {
 		a.Verdict = rule.Drop
 	}

@@ -23,6 +23,11 @@ const (
 	Truncated   = Reason(filterReasonREASON_TRUNCATED)    // the TCP header is cut
 	Internal    = Reason(filterReasonREASON_INTERNAL)     // the filter could not decide
 	RateFull    = Reason(filterReasonREASON_RATE_FULL)    // no room to track the source's rate
+	ConnCap     = Reason(filterReasonREASON_CONNECTIONS)  // the cap on concurrent connections
+	SYNData     = Reason(filterReasonREASON_SYN_DATA)     // a SYN with data, TCP Fast Open
+	Stray       = Reason(filterReasonREASON_STRAY)        // a segment that does not finish the handshake it claims to
+	Segment     = Reason(filterReasonREASON_SEGMENT)      // a segment of a source that may not connect
+	LedgerFull  = Reason(filterReasonREASON_LEDGER_FULL)  // no room to count the source's connections
 )
 
 func (r Reason) name() string {
@@ -49,6 +54,16 @@ func (r Reason) name() string {
 		return "internal"
 	case RateFull:
 		return "rate-table-full"
+	case ConnCap:
+		return "connection-cap"
+	case SYNData:
+		return "syn-data"
+	case Stray:
+		return "stray"
+	case Segment:
+		return "segment"
+	case LedgerFull:
+		return "ledger-full"
 	}
 	return ""
 }
@@ -78,7 +93,7 @@ func (r *Reason) UnmarshalText(text []byte) error {
 // Verdict is the one verdict that a reason is given for.
 func (r Reason) Verdict() rule.Verdict {
 	switch r {
-	case NotOurs, Allowed, DefaultPass, Internal, RateFull:
+	case NotOurs, Allowed, DefaultPass, Internal, RateFull, LedgerFull:
 		return rule.Pass
 	}
 	return rule.Drop

@@ -44,7 +44,7 @@ func (f *Filter) Sync(pol rule.Policy) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	cfg := encodeConfig(pol, now.Seed)
+	cfg := encodeConfig(pol, now)
 	h, err := f.openHalf(st.Active)
 	if err != nil {
 		return Change{}, err
@@ -212,14 +212,15 @@ func (f *Filter) config(half uint32) (filterConfig, error) {
 	return cfg, nil
 }
 
-// encodeConfig keeps the seed while there is one: the meters hang on it.
-func encodeConfig(pol rule.Policy, seed uint64) filterConfig {
-	cfg := filterConfig{Ipv6Prefix: uint32(pol.IPv6Prefix), Seed: seed}
+// encodeConfig takes over what the policy does not say: the seed that the meters
+// hang on, and whose sockets are counted.
+func encodeConfig(pol rule.Policy, now filterConfig) filterConfig {
+	cfg := filterConfig{Ipv6Prefix: uint32(pol.IPv6Prefix), Seed: now.Seed, Netns: now.Netns, Epoch: max(1, now.Epoch)}
 	for i, p := range pol.Ports {
-		cfg.Ports[i].Number = hostToNet(p.Number)
-		if p.Observe {
-			cfg.Ports[i].Observe = 1
-		} else {
+		cfg.Ports[i] = filterPort{
+			Number: hostToNet(p.Number), Observe: flag(p.Observe), All: flag(p.All), Reset: flag(p.Reset),
+		}
+		if !p.Observe {
 			cfg.Enforcing = 1
 		}
 	}
@@ -229,6 +230,13 @@ func encodeConfig(pol rule.Policy, seed uint64) filterConfig {
 		cfg.Seed = binary.NativeEndian.Uint64(b[:])
 	}
 	return cfg
+}
+
+func flag(set bool) uint8 {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 // hostToNet turns a port into network order, and back.

@@ -64,6 +64,8 @@ type Port struct {
 	Default Verdict // for sources that no entry covers
 	Limits  Limits  // for sources that no entry covers, where Default is Pass
 	Observe bool    // count what would be dropped, drop nothing
+	All     bool    // drop every TCP segment, not only SYNs, of a source that may not connect
+	Reset   bool    // refuse with a RST, rate limited, instead of silence
 }
 
 // Step answers for one stretch of time. Ports holds, per slot, the ID of the

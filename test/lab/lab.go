@@ -14,6 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -160,14 +163,7 @@ func (h *Host) Address(ifname string, prefixes ...string) {
 // Listen serves TCP on the host; every connection is closed after a greeting.
 func (h *Host) Listen(addr string) net.Listener {
 	h.t.Helper()
-	var l net.Listener
-	h.Do(func() (err error) {
-		lc := net.ListenConfig{}
-		lc.SetMultipathTCP(false)
-		l, err = lc.Listen(context.Background(), "tcp", addr)
-		return err
-	})
-	h.t.Cleanup(func() { l.Close() })
+	l := h.ListenRaw(addr)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -194,4 +190,49 @@ func (h *Host) Dial(from, to string, timeout time.Duration) (net.Conn, error) {
 		return err
 	})
 	return c, err
+}
+
+// ListenRaw listens on the host; what comes is the caller's.
+func (h *Host) ListenRaw(addr string) net.Listener {
+	h.t.Helper()
+	var l net.Listener
+	h.Do(func() (err error) {
+		lc := net.ListenConfig{}
+		lc.SetMultipathTCP(false)
+		l, err = lc.Listen(context.Background(), "tcp", addr)
+		return err
+	})
+	h.t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// Sysctl sets a value; call it on the host, inside Do.
+func (h *Host) Sysctl(name, value string) error {
+	// /proc/sys/net is that of the thread which opens it
+	return os.WriteFile(fmt.Sprintf("/proc/thread-self/root/proc/sys/%s", name), []byte(value), 0)
+}
+
+// PassAll puts an XDP program that passes everything on an interface. A veth
+// takes frames that its peer sends from XDP only with one.
+func (h *Host) PassAll(ifname string) {
+	h.t.Helper()
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "pass_all", Type: ebpf.XDP, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()},
+	})
+	if err != nil {
+		h.t.Fatalf("load a passing program: %v", err)
+	}
+	h.t.Cleanup(func() { prog.Close() })
+	h.Do(func() error {
+		l, err := netlink.LinkByName(ifname)
+		if err != nil {
+			return err
+		}
+		x, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: l.Attrs().Index})
+		if err == nil {
+			h.t.Cleanup(func() { x.Close() })
+		}
+		return err
+	})
 }

@@ -1,0 +1,299 @@
+package loader_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/synward/synward/loader"
+	"github.com/synward/synward/loader/rule"
+	"github.com/synward/synward/test/lab"
+)
+
+// server keeps every connection that it accepts until it is told to close them.
+type server struct {
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func serve(h *lab.Host, t *testing.T, addr string) *server {
+	t.Helper()
+	s := &server{}
+	l := h.ListenRaw(addr)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.conns = append(s.conns, c)
+			s.mu.Unlock()
+		}
+	}()
+	t.Cleanup(s.closeAll)
+	return s
+}
+
+func (s *server) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.Close()
+	}
+	s.conns = nil
+}
+
+// open is the number of connections that the filter counts for the source.
+func (e *edge) open(t *testing.T, src string) (open, peak uint64) {
+	t.Helper()
+	sources, err := e.filter.Sources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sources {
+		if s.Prefix.IsValid() && s.Prefix.Contains(netip.MustParseAddr(src)) {
+			open, peak = open+s.Open, max(peak, s.Peak)
+		}
+	}
+	return open, peak
+}
+
+// eventually waits for a count; sockets close a little after their owner says so.
+func (e *edge) eventually(t *testing.T, src string, want uint64) {
+	t.Helper()
+	var open uint64
+	for range 100 {
+		if open, _ = e.open(t, src); open == want {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("%s has %d connections open by the filter's count, want %d (sockets: %d)", src, open, want, e.sockets(t, src))
+}
+
+// sockets is how many the kernel's own table has of the source, without those
+// that are not yet or no longer a connection.
+func (e *edge) sockets(t *testing.T, src string) uint64 {
+	t.Helper()
+	var n uint64
+	e.Do(func() error {
+		all, err := netlink.SocketDiagTCP(unix.AF_INET)
+		for _, s := range all {
+			state, timeWait := s.State, s.Timer == 3
+			if s.ID.Destination.String() == src && state != netlink.TCP_LISTEN && state != netlink.TCP_SYN_RECV &&
+				state != netlink.TCP_TIME_WAIT && !timeWait {
+				n++
+			}
+		}
+		return err
+	})
+	return n
+}
+
+// burst dials n times at once and returns what came of it; connections that
+// were made and reset at once do not count.
+func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
+	t.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			c, err := e.peer.Dial(src, "192.0.2.1:25", patience)
+			if err != nil {
+				return
+			}
+			_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				mu.Lock()
+				alive = append(alive, c)
+				mu.Unlock()
+				return
+			}
+			c.Close()
+		})
+	}
+	wg.Wait()
+	t.Cleanup(func() { closeAll(alive) })
+	return alive
+}
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+func setCookies(t *testing.T, h *lab.Host, mode string) {
+	t.Helper()
+	h.Do(func() error {
+		return h.Sysctl("net/ipv4/tcp_syncookies", mode)
+	})
+}
+
+// Never one connection above the cap, with the kernel's SYN cookies and
+// without, and every slot comes back.
+func TestConnectionCapIsExact(t *testing.T) {
+	const limit = 50
+	for name, cookies := range map[string]string{"no cookies": "0", "cookies under pressure": "1", "always cookies": "2"} {
+		t.Run(name, func(t *testing.T) {
+			e := newEdge(t, rule.Limits{Conns: limit})
+			e.peer.PassAll("eth0") // a veth takes a RST sent by XDP only so
+			setCookies(t, e.Host, cookies)
+			s := serve(e.Host, t, "192.0.2.1:25")
+			alive := e.burst(t, "192.0.2.2", 600)
+			if len(alive) != limit {
+				t.Errorf("%d connections are alive, the cap is %d", len(alive), limit)
+			}
+			open, peak := e.open(t, "192.0.2.2")
+			if open != limit || peak != limit || e.sockets(t, "192.0.2.2") != limit {
+				t.Errorf("open %d, peak %d, sockets %d; want %d each", open, peak, e.sockets(t, "192.0.2.2"), limit)
+			}
+			closeAll(alive)
+			s.closeAll()
+			e.eventually(t, "192.0.2.2", 0)
+		})
+	}
+}
+
+// However a connection ends, its slot comes back, and no other's.
+func TestSlotsComeBack(t *testing.T) {
+	e := newEdge(t, rule.Limits{Conns: 10})
+	e.peer.PassAll("eth0")
+	s := serve(e.Host, t, "192.0.2.1:25")
+	endings := map[string]func(c net.Conn){
+		"client closes": func(c net.Conn) { c.Close(); s.closeAll() },
+		"server closes": func(c net.Conn) { s.closeAll(); c.Close() },
+		"client resets": func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); c.Close() },
+		"half-close": func(c net.Conn) {
+			_ = c.(*net.TCPConn).CloseWrite()
+			time.Sleep(20 * time.Millisecond)
+			s.closeAll()
+			c.Close()
+		},
+		"server resets": func(c net.Conn) {
+			s.mu.Lock()
+			for _, sc := range s.conns {
+				_ = sc.(*net.TCPConn).SetLinger(0)
+			}
+			s.mu.Unlock()
+			s.closeAll()
+			c.Close()
+		},
+	}
+	for name, end := range endings {
+		alive := e.burst(t, "192.0.2.2", 10)
+		if len(alive) != 10 {
+			t.Fatalf("before %q: %d connections, want 10", name, len(alive))
+		}
+		for _, c := range alive {
+			end(c)
+		}
+		s.closeAll()
+		e.eventually(t, "192.0.2.2", 0)
+	}
+}
+
+// SYNs in an allowed source's name take none of its slots.
+func TestSpoofedSYNsTakeNoSlot(t *testing.T) {
+	const limit = 5
+	e := newEdge(t, rule.Limits{Conns: limit})
+	e.peer.PassAll("eth0")
+	serve(e.Host, t, "192.0.2.1:25")
+	e.peer.Do(func() error { return spoof("eth0", 2000) })
+	if open, _ := e.open(t, "192.0.2.2"); open != 0 {
+		t.Errorf("spoofed SYNs hold %d slots", open)
+	}
+	if alive := e.burst(t, "192.0.2.2", limit); len(alive) != limit {
+		t.Errorf("%d of %d real connections came through beside spoofed SYNs", len(alive), limit)
+	}
+}
+
+// spoof sends SYNs from 192.0.2.2 that no socket stands behind.
+func spoof(ifname string, n int) error {
+	ifc, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	frame := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
+	for i := range 6 {
+		frame[i] = 0xff // every host takes a broadcast frame in
+	}
+	copy(frame[30:34], []byte{192, 0, 2, 1})
+	for i := range n {
+		frame[34], frame[35] = byte(i>>8)|0x80, byte(i)
+		checksum(frame)
+		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifc.Index}); err != nil && !errors.Is(err, syscall.ENOBUFS) {
+			return err
+		}
+	}
+	return nil
+}
+
+// checksum fills in the IPv4 header's and TCP's (RFC 1071).
+func checksum(frame []byte) {
+	ip, tcp := frame[14:34], frame[34:54]
+	ip[10], ip[11], tcp[16], tcp[17] = 0, 0, 0, 0
+	put := func(at []byte, sum uint32) {
+		for sum > 0xffff {
+			sum = sum>>16 + sum&0xffff
+		}
+		at[0], at[1] = byte(^sum>>8), byte(^sum)
+	}
+	put(ip[10:], words(ip))
+	put(tcp[16:], words(ip[12:20])+6+20+words(tcp))
+}
+
+func words(b []byte) (sum uint32) {
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	return sum
+}
+
+// Connections that were open before the filter came count, and those that come
+// and go while nobody holds it.
+func TestCountSurvivesTheAgent(t *testing.T) {
+	e := &edge{Host: lab.NewHost(t, "edge"), peer: lab.NewHost(t, "peer"), filter: open(t)}
+	lab.Connect(e.Host, "eth0", e.peer, "eth0")
+	e.Address("eth0", "192.0.2.1/24")
+	e.peer.Address("eth0", "192.0.2.2/24")
+	e.peer.PassAll("eth0")
+	s := serve(e.Host, t, "192.0.2.1:25")
+	before := e.burst(t, "192.0.2.2", 7)
+	limits := rule.Limits{Conns: 10}
+	e.sync(t, limits, "192.0.2.2/32")
+	e.Do(func() error { _, err := e.filter.Attach("eth0", loader.Native); return err })
+	if open, _ := e.open(t, "192.0.2.2"); open != 7 {
+		t.Errorf("%d of 7 connections from before were counted", open)
+	}
+	e.filter.Close()
+	during := e.burst(t, "192.0.2.2", 30)
+	if len(during) != 3 {
+		t.Errorf("%d connections came through with nobody there, want 3", len(during))
+	}
+	closeAll(before[:4])
+	f, err := loader.Open(loader.Options{PinDir: e.filter.Dir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	e.filter = f
+	closeAll(before[4:])
+	closeAll(during)
+	s.closeAll()
+	e.eventually(t, "192.0.2.2", 0)
+}
