@@ -74,6 +74,8 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("FAR", "/run/netns/"+far)
 	conf := fmt.Sprintf("[filter]\ninterfaces = [\"eth0\"]\nmode = \"enforce\"\npin_dir = %q\n[store]\npath = %q\n[control]\nsocket = %q\ngroup = \"root\"\n",
 		filepath.Join(pins, "synward"), filepath.Join(env.WorkDir, "state/store.db"), filepath.Join(env.WorkDir, "run/s.sock"))
+	// The race detector has every process sleep for a second at its end.
+	env.Setenv("GORACE", "atexit_sleep_ms=0")
 	env.Setenv("SOCK", filepath.Join(env.WorkDir, "run/s.sock"))
 	return os.WriteFile(filepath.Join(env.WorkDir, "c.toml"), []byte(conf), 0o644)
 }
