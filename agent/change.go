@@ -173,6 +173,9 @@ func (a *Agent) addEntries(r *http.Request) (any, error) {
 			if warning != "" {
 				e.warnings = append(e.warnings, warning)
 			}
+			if entry.Relay {
+				e.warnings = append(e.warnings, fmt.Sprintf("%s: the relay right is kept, but the relay does not act on it yet: its users log in", entry.Prefix))
+			}
 			if entry.Expired(now) {
 				return control.Errorf(http.StatusBadRequest, "%s: it would have expired already; nothing changed", entry.Prefix)
 			}

@@ -37,6 +37,7 @@ func connections(ports []uint16) ([]control.Connection, error) {
 			out = append(out, control.Connection{
 				Source: addrPort(s.ID.Destination, s.ID.DestinationPort),
 				Local:  addrPort(s.ID.Source, s.ID.SourcePort),
+				Cookie: s.ID.Cookie,
 			})
 		}
 	}
@@ -57,15 +58,17 @@ func destroy(c control.Connection) error {
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return errors.New("the kernel is built without CONFIG_INET_DIAG_DESTROY")
 	}
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) {
 		return nil
 	}
 	return err
 }
 
 // diagRequest is struct inet_diag_req_v2 for one connection. A connection of
-// IPv4 on an IPv6 socket is found by its IPv4 addresses too. (The netlink
-// package's own SocketDestroy knows IPv4 alone.)
+// IPv4 on an IPv6 socket is found by its IPv4 addresses too. The cookie is no
+// luxury: where the connection has gone, the kernel's look-up comes up with the
+// listener. (The netlink package's own SocketDestroy has neither IPv6 nor
+// cookies.)
 type diagRequest control.Connection
 
 // Len is the size of the structure.
@@ -83,7 +86,7 @@ func (r diagRequest) Serialize() []byte {
 	binary.BigEndian.PutUint16(b[10:], r.Source.Port())
 	copy(b[12:], r.Local.Addr().AsSlice())
 	copy(b[28:], r.Source.Addr().AsSlice())
-	binary.NativeEndian.PutUint32(b[48:], nl.TCPDIAG_NOCOOKIE)
-	binary.NativeEndian.PutUint32(b[52:], nl.TCPDIAG_NOCOOKIE)
+	binary.NativeEndian.PutUint32(b[48:], r.Cookie[0])
+	binary.NativeEndian.PutUint32(b[52:], r.Cookie[1])
 	return b
 }

@@ -26,9 +26,9 @@ func (a *Agent) relaySettings(ctx context.Context) ([]byte, error) {
 		raw = append(raw, d.Data)
 	}
 	a.mu.RLock()
-	make := a.settings
+	settings := a.settings
 	a.mu.RUnlock()
-	return make(raw)
+	return settings(raw)
 }
 
 // relayStatus is how the relay fares, with its own account of itself.

@@ -60,6 +60,7 @@ type RuleChange struct {
 type Connection struct {
 	Source netip.AddrPort `json:"source"`
 	Local  netip.AddrPort `json:"local"`
+	Cookie [2]uint32      `json:"-"` // the kernel's name for this very socket
 }
 
 // ListedEntry is an entry with what the kernel has counted for it.

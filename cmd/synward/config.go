@@ -61,7 +61,13 @@ func decodeError(path string, err error) error {
 	var bad *toml.DecodeError
 	if errors.As(err, &bad) {
 		row, col := bad.Position()
-		return fmt.Errorf("%s:%d:%d: %s", path, row, col, strings.TrimPrefix(bad.Error(), "toml: "))
+		what := strings.TrimPrefix(bad.Error(), "toml: ")
+		// What the decoder says of a wrong type names types of ours.
+		if kind, ok := strings.CutPrefix(what, "cannot decode TOML "); ok {
+			kind, _, _ = strings.Cut(kind, " ")
+			what = fmt.Sprintf("%s: a value of another type belongs here, not %s", strings.Join(bad.Key(), "."), kind)
+		}
+		return fmt.Errorf("%s:%d:%d: %s", path, row, col, what)
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }
