@@ -61,6 +61,7 @@ func TestBadConfig(t *testing.T) {
 		"relay.max_size":                   "max_size = 10",
 		"relay.max_recipients":             "max_recipients = 99",
 		"relay.retry.min":                  "retry = { min = '3h', max = '2h' }",
+		"relay.retry.max":                  "retry = { max = 5 }",
 		"relay.limits.sessions_per_source": "limits = { sessions_per_source = -1 }",
 	} {
 		c := DefaultConfig()
