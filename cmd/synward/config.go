@@ -66,6 +66,8 @@ func decodeError(path string, err error) error {
 		if kind, ok := strings.CutPrefix(what, "cannot decode TOML "); ok {
 			kind, _, _ = strings.Cut(kind, " ")
 			what = fmt.Sprintf("%s: a value of another type belongs here, not %s", strings.Join(bad.Key(), "."), kind)
+		} else if value, _, ok := strings.Cut(what, " cannot be stored in "); ok {
+			what = value + " is out of range"
 		}
 		return fmt.Errorf("%s:%d:%d: %s", path, row, col, what)
 	}
