@@ -48,10 +48,8 @@ func (s Settings) compile() (*compiled, error) {
 		}
 		c.accounts[a.Name] = a
 	}
-	for i, h := range s.Smarthosts {
-		if err := h.validate(); err != nil {
-			return nil, fmt.Errorf("smarthosts[%d].%w", i, err)
-		}
+	if err := s.checkOnward(); err != nil {
+		return nil, err
 	}
 	for _, p := range s.Peers {
 		if !p.Prefix.IsValid() || p.Prefix != p.Prefix.Masked() {
@@ -85,7 +83,7 @@ func (h Smarthost) validate() error {
 	if h.Password != "" {
 		file = "given"
 	}
-	if err := (SmarthostConfig{Host: h.Host, TLS: h.TLS, User: h.User, PasswordFile: file}).validate(); err != nil {
+	if err := (SmarthostConfig{Host: h.Host, TLS: h.TLS, User: h.User, PasswordFile: file, Forward: h.Forward}).validate(); err != nil {
 		return err
 	}
 	if h.Port == 0 {

@@ -45,6 +45,9 @@ type Config struct {
 	MaxSize       int64             `toml:"max_size"`       // bytes of a message
 	MaxRecipients int               `toml:"max_recipients"` // of a message
 	Retry         RetryConfig       `toml:"retry"`
+	MX            MXConfig          `toml:"mx"`
+	Route         []RouteConfig     `toml:"route"`
+	DKIM          []DKIMConfig      `toml:"dkim"`
 	Limits        LimitsConfig      `toml:"limits"`
 }
 
@@ -69,6 +72,7 @@ type SmarthostConfig struct {
 	CA           string `toml:"ca"`   // PEM file; empty: the system's roots
 	User         string `toml:"user"`
 	PasswordFile string `toml:"password_file"`
+	Forward      string `toml:"forward"` // xclient | proxy: tell a server of our own who the client was
 }
 
 // RetryConfig says how a deferred item is tried again. Zero: the default.
@@ -121,10 +125,8 @@ func (c Config) Validate() error {
 	if !filepath.IsAbs(c.Spool) {
 		return fmt.Errorf("relay.spool: %q is not an absolute path", c.Spool)
 	}
-	for i, h := range c.Smarthost {
-		if err := h.validate(); err != nil {
-			return fmt.Errorf("relay.smarthost[%d].%w", i, err)
-		}
+	if err := c.validateOnward(); err != nil {
+		return err
 	}
 	return c.validateNumbers()
 }
@@ -184,6 +186,9 @@ func (c Config) validateNumbers() error {
 }
 
 func (h SmarthostConfig) validate() error {
+	if err := validForward(h.Forward); err != nil {
+		return err
+	}
 	if _, err := netip.ParseAddr(h.Host); err != nil && validHostname(h.Host) != nil {
 		return fmt.Errorf("host: %q is neither a host name nor an IP address", h.Host)
 	}

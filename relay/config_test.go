@@ -22,6 +22,9 @@ listen = [{ port = 587, tls = "starttls" }, { port = 465, tls = "implicit", addr
 smarthost = [{ host = "smtp.example.org", user = "u", password_file = "/etc/synward/pw" }]
 max_size = 1000000
 max_recipients = 200
+mx = { enabled = true, resolver = ["127.0.0.1", "192.0.2.53:5353"], no_ipv6 = true }
+route = [{ domains = ["example.org", ".example.org"], mx = true }, { domains = ["in.example.net"], smarthost = [{ host = "10.0.0.1", tls = "none", forward = "xclient" }] }]
+dkim = [{ domain = "example.net", selector = "s1", key = "/etc/synward/dkim.pem" }]
 retry = { min = "30s", max = "2h", expire = "72h" }
 limits = { sessions = 100, sessions_per_source = 10 }
 `
@@ -57,6 +60,17 @@ func TestBadConfig(t *testing.T) {
 		"relay.smarthost[0].host":          "smarthost = [{ host = 'a b' }]",
 		"relay.smarthost[0].tls":           "smarthost = [{ host = 'a', tls = 'x' }]",
 		"relay.smarthost[0].tls ":          "smarthost = [{ host = 'a', tls = 'none', user = 'u', password_file = '/x' }]",
+		"relay.smarthost[0].forward":       "smarthost = [{ host = 'a', forward = 'x' }]",
+		"relay.mx.resolver[0]":             "mx = { resolver = ['dns.example'] }",
+		"relay.route[0].mx":                "route = [{ domains = ['a'] }]",
+		"relay.route[0].mx ":               "route = [{ domains = ['a'], mx = true, smarthost = [{ host = 'a' }] }]",
+		"relay.route[0].domains":           "route = [{ mx = true }]",
+		"relay.route[0].domains[1]":        "route = [{ domains = ['a', 'b c'], mx = true }]",
+		"relay.route[1].domains[0]":        "route = [{ domains = ['.a'], mx = true }, { domains = ['.A'], mx = true }]",
+		"relay.route[0].smarthost[0].host": "route = [{ domains = ['a'], smarthost = [{ host = 'a b' }] }]",
+		"relay.dkim[0].domain":             "dkim = [{ selector = 's', key = '/k' }]",
+		"relay.dkim[0].selector":           "dkim = [{ domain = 'a', selector = 's s', key = '/k' }]",
+		"relay.dkim[0].key":                "dkim = [{ domain = 'a', selector = 's' }]",
 		"relay.smarthost[0].user":          "smarthost = [{ host = 'a', user = 'u' }]",
 		"relay.max_size":                   "max_size = 10",
 		"relay.max_recipients":             "max_recipients = 99",

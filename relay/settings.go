@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/synward/synward/relay/account"
@@ -22,6 +21,9 @@ type Settings struct {
 	Smarthosts   []Smarthost       `json:"smarthosts"`
 	Limits       Limits            `json:"limits"`
 	Retry        RetryConfig       `json:"retry"`
+	MX           MXConfig          `json:"mx,omitzero"`
+	Routes       []Route           `json:"routes,omitempty"`
+	DKIM         []DKIMKey         `json:"dkim,omitempty"`
 	RelayDomains []string          `json:"relay_domains,omitempty"` // domains that anybody may send to, on port 25
 	Peers        []Peer            `json:"peers,omitempty"`         // sources that may relay without AUTH
 }
@@ -41,6 +43,7 @@ type Smarthost struct {
 	CAPEM    string `json:"ca_pem,omitempty"`
 	User     string `json:"user,omitempty"`
 	Password string `json:"password,omitempty"`
+	Forward  string `json:"forward,omitempty"`
 }
 
 // Peer is a source with the relay right.
@@ -109,17 +112,8 @@ func (c Config) Settings(accounts []account.Account) (Settings, error) {
 	if s.TLS.KeyPEM, err = readFile("relay.tls.key", c.TLS.Key); err != nil {
 		return Settings{}, err
 	}
-	for i, h := range c.Smarthost {
-		hop := Smarthost{Host: h.Host, Port: h.Port, TLS: orDefault(h.TLS, TLSRequired), User: h.User}
-		hop.Port = orDefault(hop.Port, h.defaultPort())
-		if hop.CAPEM, err = readFile(fmt.Sprintf("relay.smarthost[%d].ca", i), h.CA); err != nil {
-			return Settings{}, err
-		}
-		if hop.Password, err = readFile(fmt.Sprintf("relay.smarthost[%d].password_file", i), h.PasswordFile); err != nil {
-			return Settings{}, err
-		}
-		hop.Password = strings.TrimRight(hop.Password, "\r\n")
-		s.Smarthosts = append(s.Smarthosts, hop)
+	if err := c.onward(&s); err != nil {
+		return Settings{}, err
 	}
 	if _, err := s.compile(); err != nil {
 		return Settings{}, fmt.Errorf("relay: %w", err)

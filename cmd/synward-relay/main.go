@@ -73,7 +73,7 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	engine := deliver.New(deliver.Options{Queue: q, Observe: observer(events), Log: log})
 	front := relay.New(relay.Options{
 		Listeners: socks.smtp, Queue: q, Events: events, Log: log,
-		Reconfigure: func(s relay.Settings) error { return reconfigure(engine, s) },
+		Reconfigure: (&onward{engine: engine, log: log}).apply,
 	})
 	handler := admin.Handler(admin.Options{
 		Front: front, Queue: q, Stats: q.Stats, Events: events, Sandbox: box, Version: version(),
@@ -99,34 +99,6 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	log.Info("stopped taking and sending mail")
 	endAdmin()
 	return errors.Join(err, <-served)
-}
-
-// reconfigure hands the delivery its part of the settings.
-func reconfigure(e *deliver.Engine, s relay.Settings) error {
-	hops := make(deliver.SmartHosts, 0, len(s.Smarthosts))
-	for i, h := range s.Smarthosts {
-		hop := deliver.Hop{
-			Host: h.Host, Port: int(h.Port), TLS: deliver.TLSMode(h.TLS),
-			CA: h.CAPEM, User: h.User, Password: h.Password,
-		}
-		if err := hop.Validate(); err != nil {
-			return fmt.Errorf("smarthosts[%d]: %w", i, err)
-		}
-		hops = append(hops, hop)
-	}
-	set := deliver.Settings{Router: hops, Hostname: s.Hostname, Expire: time.Duration(s.Retry.Expire)}
-	if s.Retry.Min > 0 || s.Retry.Max > 0 {
-		set.Item = deliver.Backoff{First: time.Minute, Max: time.Hour}
-		if s.Retry.Min > 0 {
-			set.Item.First = time.Duration(s.Retry.Min)
-		}
-		if s.Retry.Max > 0 {
-			set.Item.Max = time.Duration(s.Retry.Max)
-		}
-		set.Item.Max = max(set.Item.Max, set.Item.First)
-	}
-	e.Configure(set)
-	return nil
 }
 
 // observer turns what became of a recipient into an event.

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"io"
 	"math/rand/v2"
 	"time"
 )
@@ -20,6 +21,9 @@ func (b Backoff) after(n int) time.Duration {
 	return d - d/5 + rand.N(2*d/5+1)
 }
 
+// Sign reads a message and returns the header fields to put before it.
+type Sign func(message io.Reader) ([]byte, error)
+
 // Settings are what may change while the engine runs. Zero values take the
 // defaults.
 type Settings struct {
@@ -29,6 +33,7 @@ type Settings struct {
 	Hop      Backoff       // after a next hop could not be reached: 5 s to 10 min
 	Expire   time.Duration // 5 days: then the sender gets the message back
 	Notice   time.Duration // when to tell the sender of a delay; 0: only who asked (NOTIFY=DELAY), after 4 h
+	Sign     Sign          // nil: nothing is signed
 	MaxConns int           // connections to one next hop, 20; fixed when a hop is first used
 }
 

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -155,6 +156,7 @@ type attempt struct {
 	left  []int
 	last  map[int]answer // the newest answer for those who are left
 	hopOf map[int]string
+	head  []byte    // goes before the message
 	again time.Time // the earliest time that a hop may be up
 	tried bool      // a next hop was asked, or dialled
 	busy  bool      // a hop has too many waiting already
@@ -167,6 +169,10 @@ func (e *Engine) handle(ctx, hard context.Context, it queue.Item) error {
 	groups, err := a.groups(ctx)
 	if err != nil {
 		return err
+	}
+	if err := a.sign(); err != nil {
+		a.refuseAll(err)
+		groups = nil
 	}
 	for _, g := range groups {
 		if err := a.group(ctx, hard, g); err != nil {
@@ -229,5 +235,7 @@ func (a *attempt) onConn(c *conn, rcpts []int) (_ []answer, err error) {
 		return nil, err
 	}
 	defer func(r io.Closer) { _ = r.Close() }(body) // only read
-	return c.transaction(a.it, rcpts, body)
+	it := a.it
+	it.Size += int64(len(a.head))
+	return c.transaction(it, rcpts, io.MultiReader(bytes.NewReader(a.head), body))
 }
