@@ -15,7 +15,14 @@ import (
 // Knock dials an address and says what a person would see: "220 …" (the
 // greeting), "silence", "refused" or another error.
 func Knock(h *lab.Host, to string, patience time.Duration) string {
-	c, err := h.Dial("", to, patience)
+	return KnockFrom(h, "", to, patience)
+}
+
+// KnockFrom is Knock from one of the host's addresses; empty = any. At a port
+// whose TLS begins with the first byte it says hello first, and hears
+// "greeting in TLS".
+func KnockFrom(h *lab.Host, from, to string, patience time.Duration) string {
+	c, err := h.Dial(from, to, patience)
 	var ne net.Error
 	switch {
 	case errors.As(err, &ne) && ne.Timeout():
@@ -26,7 +33,13 @@ func Knock(h *lab.Host, to string, patience time.Duration) string {
 		return err.Error()
 	}
 	defer c.Close()
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, port, _ := net.SplitHostPort(to); port == "465" {
+		if err := tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake(); err != nil {
+			return "no TLS: " + err.Error()
+		}
+		return "greeting in TLS"
+	}
 	buf := make([]byte, 512)
 	n, err := c.Read(buf)
 	if err != nil {

@@ -23,23 +23,43 @@ type Mail struct {
 
 // Sink is the next hop: an SMTP server that keeps what it gets.
 type Sink struct {
+	host  *lab.Host
+	addr  string
+	certs certs
+
 	mu    sync.Mutex
+	srv   *smtp.Server
 	mails []Mail
 	come  chan struct{}
 }
 
 func startSink(t lab.T, h *lab.Host, addr string, c certs) *Sink {
-	s := &Sink{come: make(chan struct{}, 1)}
+	s := &Sink{host: h, addr: addr, certs: c, come: make(chan struct{}, 1)}
+	s.Up()
+	t.Cleanup(s.Down)
+	return s
+}
+
+// Up opens the next hop, which is open from the start.
+func (s *Sink) Up() {
 	srv := smtp.NewServer(smtp.BackendFunc(func(conn *smtp.Conn) (smtp.Session, error) {
 		return &sinkSession{sink: s, conn: conn}, nil
 	}))
 	srv.Domain = "hop.example"
-	srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{c.pair}}
+	srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{s.certs.pair}}
 	var l net.Listener
-	h.Do(func() (err error) { l, err = net.Listen("tcp", addr); return err })
+	s.host.Do(func() (err error) { l, err = net.Listen("tcp", s.addr); return err })
 	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(func() { srv.Close() })
-	return s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.srv = srv
+}
+
+// Down closes the next hop: it refuses connections, and drops those it has.
+func (s *Sink) Down() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.srv.Close()
 }
 
 // Mails are the messages that have arrived so far.

@@ -8,7 +8,6 @@
 package stage
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -136,7 +135,7 @@ func (s *Stage) StartAgent() {
 	go func(cmd *exec.Cmd, done chan error) { done <- cmd.Wait() }(s.agent, s.done)
 	deadline := time.Now().Add(15 * time.Second)
 	for {
-		if s.ready() {
+		if s.Ready() {
 			return
 		}
 		select {
@@ -151,8 +150,8 @@ func (s *Stage) StartAgent() {
 	}
 }
 
-// ready says whether the agent answers and its relay takes mail.
-func (s *Stage) ready() bool {
+// Ready says whether the agent answers and its relay takes mail.
+func (s *Stage) Ready() bool {
 	out, code := s.Synward("status", "--json")
 	var status struct {
 		Relay struct {
@@ -181,6 +180,9 @@ func (s *Stage) EndAgent(sig syscall.Signal) error {
 	}
 }
 
+// Reload asks the agent to read its configuration again.
+func (s *Stage) Reload() error { return s.agent.Process.Signal(syscall.SIGHUP) }
+
 // Log is what the agent and the relay have printed so far.
 func (s *Stage) Log() string {
 	text, err := os.ReadFile(s.log.Name())
@@ -202,25 +204,4 @@ func (s *Stage) endAll() {
 		fmt.Fprintf(os.Stderr, "stop the agent: %v\n%s", err, s.Log())
 	}
 	s.Synward("unload")
-}
-
-// Synward runs the command line on the edge and returns both its outputs and
-// its exit status.
-func (s *Stage) Synward(args ...string) (out string, code int) { return s.SynwardInput("", args...) }
-
-// SynwardInput is Synward with something on the standard input.
-func (s *Stage) SynwardInput(input string, args ...string) (out string, code int) {
-	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
-	defer stop()
-	cmd := s.Edge.Command(ctx, filepath.Join(s.bin, "synward"), append([]string{"--config", s.Config()}, args...)...)
-	cmd.Stdin = bytes.NewBufferString(input)
-	text, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return string(text), exit.ExitCode()
-	case err != nil:
-		return string(text) + err.Error(), -1
-	}
-	return string(text), 0
 }
