@@ -15,6 +15,7 @@ import (
 	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/agent/policy"
 	"github.com/synward/synward/loader"
+	"github.com/synward/synward/loader/rule"
 )
 
 // routes are what the control socket answers.
@@ -50,7 +51,7 @@ func (a *Agent) status(r *http.Request) (any, error) {
 	st := control.Status{Agent: a.ownStatus(set), Filter: FilterStatusOf(counters, on)}
 	st.Filter.Mode = p.filter.Mode
 	for _, port := range p.ports {
-		st.Filter.Ports = append(st.Filter.Ports, control.Port{Port: port.Number, Default: port.Default.String()})
+		st.Filter.Ports = append(st.Filter.Ports, portStatus(port))
 	}
 	if names, missing, err := p.filter.wanted(); err == nil {
 		for _, n := range append(names, missing...) {
@@ -72,6 +73,19 @@ func (a *Agent) status(r *http.Request) (any, error) {
 	}
 	slices.Sort(st.Problems)
 	return st, nil
+}
+
+func portStatus(p rule.Port) control.Port {
+	word := func(set bool, yes, no string) string {
+		if set {
+			return yes
+		}
+		return no
+	}
+	return control.Port{
+		Port: p.Number, Default: p.Default.String(), Mode: word(p.Observe, "observe", "enforce"),
+		Filter: word(p.All, "all", "syn"), Refuse: word(p.Reset, "reset", "drop"),
+	}
 }
 
 func (a *Agent) ownStatus(set *policy.Set) *control.AgentStatus {

@@ -31,9 +31,12 @@ type FilterConfig struct {
 	PinDir     string      `toml:"pin_dir" json:"pin_dir"`
 }
 
-// PortConfig is [ports.N].
+// PortConfig is [ports.N]. What is empty takes its default.
 type PortConfig struct {
-	Default string `toml:"default" json:"default"` // drop (also where empty) or pass
+	Default string `toml:"default" json:"default"`         // drop or pass
+	Mode    string `toml:"mode" json:"mode,omitempty"`     // enforce or observe; default: [filter].mode
+	Filter  string `toml:"filter" json:"filter,omitempty"` // syn, or all segments of a source that may not connect
+	Refuse  string `toml:"refuse" json:"refuse,omitempty"` // drop in silence, or reset
 }
 
 // CapsConfig is [caps]: what a source may where its entry sets nothing.
@@ -154,18 +157,36 @@ func (c Config) ports() ([]rule.Port, error) {
 		if err != nil || n == 0 || strconv.FormatUint(n, 10) != name {
 			return nil, badKey(key, "%q is not a port from 1 to 65535", name)
 		}
-		port := rule.Port{Number: uint16(n), Default: rule.Drop, Observe: c.Filter.Mode == "observe"}
-		switch p.Default {
-		case "", "drop":
-		case "pass":
-			port.Default = rule.Pass
-		default:
-			return nil, badKey(key+".default", "%q is not one of drop, pass", p.Default)
+		port, err := p.compile(key, uint16(n), c.Filter.Mode)
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, port)
 	}
 	slices.SortFunc(out, func(a, b rule.Port) int { return cmp.Compare(a.Number, b.Number) })
 	return out, nil
+}
+
+// compile turns a port's section into what the filter knows of it. mode is
+// [filter].mode.
+func (p PortConfig) compile(key string, number uint16, mode string) (rule.Port, error) {
+	for _, k := range []struct {
+		name, value string
+		words       [2]string
+	}{
+		{"default", p.Default, [2]string{"drop", "pass"}}, {"mode", p.Mode, [2]string{"enforce", "observe"}},
+		{"filter", p.Filter, [2]string{"syn", "all"}}, {"refuse", p.Refuse, [2]string{"drop", "reset"}},
+	} {
+		if k.value != "" && !slices.Contains(k.words[:], k.value) {
+			return rule.Port{}, badKey(key+"."+k.name, "%q is not one of %s, %s", k.value, k.words[0], k.words[1])
+		}
+	}
+	port := rule.Port{Number: number, Default: rule.Drop, All: p.Filter == "all", Reset: p.Refuse == "reset"}
+	if p.Default == "pass" {
+		port.Default = rule.Pass
+	}
+	port.Observe = cmp.Or(p.Mode, mode) == "observe"
+	return port, nil
 }
 
 // rate reads the text form; "" and "0" are no cap.

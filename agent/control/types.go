@@ -127,7 +127,10 @@ type FilterStatus struct {
 // Port is a protected port.
 type Port struct {
 	Port    uint16 `json:"port"`
-	Default string `json:"default"` // drop or pass
+	Default string `json:"default"`          // drop or pass
+	Mode    string `json:"mode,omitempty"`   // enforce or observe
+	Filter  string `json:"filter,omitempty"` // syn or all
+	Refuse  string `json:"refuse,omitempty"` // drop or reset
 }
 
 // RelayStatus is how the relay's process fares, and what it says itself.

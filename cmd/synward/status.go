@@ -85,7 +85,7 @@ func printStatus(s streams, st control.Status, now time.Time) error {
 		rows = append(rows, []string{"interface", text})
 	}
 	for _, p := range st.Filter.Ports {
-		rows = append(rows, []string{"port", fmt.Sprintf("%d, default %s", p.Port, p.Default)})
+		rows = append(rows, []string{"port", portLine(p)})
 	}
 	if a := st.Agent; a != nil {
 		text := fmt.Sprintf("%d allow, %d deny, %d expired", a.Allow, a.Deny, a.Expired)
@@ -114,6 +114,20 @@ func printStatus(s streams, st control.Status, now time.Time) error {
 		fmt.Fprintln(s.out)
 	}
 	return table(s.out, []string{"PORT", "VERDICT", "REASON", "PACKETS"}, counters)
+}
+
+// portLine says of a port what is not as usual.
+func portLine(p control.Port) string {
+	text := fmt.Sprintf("%d, default %s", p.Port, p.Default)
+	for _, more := range []struct {
+		set  bool
+		text string
+	}{{p.Mode == "observe", "observed only"}, {p.Filter == "all", "every segment"}, {p.Refuse == "reset", "refuses with a reset"}} {
+		if more.set {
+			text += ", " + more.text
+		}
+	}
+	return text
 }
 
 func agentLine(a *control.AgentStatus, now time.Time) string {
