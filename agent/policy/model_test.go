@@ -249,6 +249,23 @@ func (k kernel) apply(d policy.Delta) {
 	}
 }
 
+// effect counts what differs between the rules of two kernels.
+func effect(from, to kernel) (e policy.Effect) {
+	for p, r := range to.rules {
+		if was, ok := from.rules[p]; !ok {
+			e.Added++
+		} else if !reflect.DeepEqual(was, r) {
+			e.Updated++
+		}
+	}
+	for p := range from.rules {
+		if _, ok := to.rules[p]; !ok {
+			e.Removed++
+		}
+	}
+	return e
+}
+
 func TestRecompileEqualsCompile(t *testing.T) {
 	for seed := range uint64(800) {
 		d := roll(rand.New(rand.NewPCG(seed, 3)))
@@ -264,6 +281,9 @@ func TestRecompileEqualsCompile(t *testing.T) {
 		got := load(policy.Compile(from, ports, caps, start))
 		got.apply(policy.Recompile(from, to, ports, caps, start, policy.Diff(from, to).Prefixes()))
 		want := load(policy.Compile(to, ports, caps, start))
+		if got, want := policy.EffectOf(from, to, ports, start, policy.Diff(from, to).Prefixes()), effect(load(policy.Compile(from, ports, caps, start)), want); got != want {
+			t.Fatalf("seed %d: effect %+v, want %+v", seed, got, want)
+		}
 		if reflect.DeepEqual(want, got) {
 			continue
 		}

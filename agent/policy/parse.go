@@ -123,7 +123,7 @@ func (p *parser) add(e Entry) error {
 		return fmt.Errorf("%s %s stands on line %d already: make one line of the two", e.Action, e.Prefix, line)
 	}
 	if !p.o.Origins {
-		if err := p.set.conflict(p.o.Now, e); err != nil {
+		if err := p.set.Conflict(p.o.Now, e); err != nil {
 			return err
 		}
 		p.set.Put(e)

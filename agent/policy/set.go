@@ -91,14 +91,15 @@ func (s *Set) Put(e Entry) (old Entry, replaced bool) {
 // deny of the same origin on the same prefix and port, both live at now, is an
 // error that says what to do.
 func (s *Set) Add(now time.Time, e Entry) (old Entry, replaced bool, err error) {
-	if err := s.conflict(now, e); err != nil {
+	if err := s.Conflict(now, e); err != nil {
 		return Entry{}, false, err
 	}
 	old, replaced = s.Put(e)
 	return old, replaced, nil
 }
 
-func (s *Set) conflict(now time.Time, e Entry) error {
+// Conflict is the error of Add for an entry, without adding it.
+func (s *Set) Conflict(now time.Time, e Entry) error {
 	n, _ := s.table.Get(e.Prefix)
 	for _, it := range n {
 		o := it.entry
