@@ -7,7 +7,7 @@ RACE  ?= -race
 TESTS ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz generate lint clean
+.PHONY: help build demo test bench-relay fuzz generate lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,10 @@ demo: build ## the whole story on three hosts made of namespaces (root; HOLD=1 k
 
 test: ## every test, with the race detector (root, by sudo where need be)
 	$(GO) test $(RACE) $(if $(SUDO),-exec "$(SUDO) -E") -timeout 15m $(TESTS)
+
+bench-relay: build ## the relay beside Postfix: rates, CPU, latency, memory (root; ARGS="-rounds 1")
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./cmd/synward-relay ./test/benchrelay
+	$(SUDO) test/benchrelay/run.sh $(ARGS)
 
 fuzz: ## a long run of the datapath against its model: FUZZ_ROUNDS policies, 2,000 frames each
 	$(GO) test $(if $(SUDO),-exec "$(SUDO) -E") ./loader -run Differential -count 1 -timeout 6h -v -args -rounds $(or $(FUZZ_ROUNDS),5000)
