@@ -26,7 +26,8 @@ type compiled struct {
 	cert     *tls.Certificate // nil: none given
 	accounts map[string]account.Account
 	domains  map[string]bool // relay domains, lower case
-	tls      *tls.Config     // set by Apply
+	ways     func(domain string) []string
+	tls      *tls.Config // set by Apply
 }
 
 // compile checks s as a whole and makes it ready. The errors name the field.
@@ -35,6 +36,7 @@ func (s Settings) compile() (*compiled, error) {
 		return nil, fmt.Errorf("hostname: %w", err)
 	}
 	c := &compiled{settings: s, hash: s.Hash(), limits: s.Limits.withDefaults(),
+		ways:     s.Ways(),
 		accounts: make(map[string]account.Account, len(s.Accounts)), domains: map[string]bool{}}
 	if err := c.limits.validate(); err != nil {
 		return nil, fmt.Errorf("limits.%w", err)

@@ -76,7 +76,8 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 		Reconfigure: (&onward{engine: engine, log: log}).apply,
 	})
 	handler := admin.Handler(admin.Options{
-		Front: front, Queue: q, Stats: q.Stats, Events: events, Sandbox: box, Version: version(),
+		Front: front, Queue: q, Stats: q.Stats, Events: events, Sandbox: box, Version: version(), NextHops: front.NextHops,
+		Hands: admin.Hands{Retry: q.Retry, Hold: q.Hold, Release: q.Release, Delete: q.Delete},
 	})
 
 	// The admin socket outlives the drain, so that the agent can watch it.

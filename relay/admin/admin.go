@@ -26,21 +26,17 @@ type Front interface {
 	Status() relay.Status
 }
 
-// Queue is what can be asked of the queue.
-type Queue interface {
-	List() []queue.Item
-	Get(id string) (queue.Item, error)
-	Retry(id string) error
-}
-
 // Options are what the server is made of.
 type Options struct {
 	Front   Front
 	Queue   Queue
+	Hands   Hands
 	Stats   func() queue.Stats
 	Events  *relay.Events
 	Sandbox sandbox.Report
 	Version string
+	// NextHops names where mail for a domain goes, for people; nil: unknown.
+	NextHops func(domain string) []string
 }
 
 // Status answers GET /v1/status.
@@ -61,15 +57,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("PUT /v1/settings", o.putSettings)
 	mux.HandleFunc("GET /v1/status", o.getStatus)
 	mux.HandleFunc("GET /v1/events", o.getEvents)
-	mux.HandleFunc("GET /v1/queue", func(w http.ResponseWriter, _ *http.Request) {
-		items := o.Queue.List()
-		if items == nil {
-			items = []queue.Item{}
-		}
-		answer(w, items)
-	})
-	mux.HandleFunc("GET /v1/queue/{id}", o.getItem)
-	mux.HandleFunc("POST /v1/queue/{id}/retry", o.retry)
+	o.queueRoutes(mux)
 	return mux
 }
 
@@ -114,39 +102,6 @@ func (o Options) putSettings(w http.ResponseWriter, r *http.Request) {
 
 func (o Options) getStatus(w http.ResponseWriter, _ *http.Request) {
 	answer(w, Status{Version: o.Version, Status: o.Front.Status(), Queue: o.Stats(), Sandbox: o.Sandbox, Events: o.Events.Last()})
-}
-
-func (o Options) getItem(w http.ResponseWriter, r *http.Request) {
-	it, err := o.Queue.Get(r.PathValue("id"))
-	if err != nil {
-		refuseItem(w, r, err)
-		return
-	}
-	answer(w, it)
-}
-
-// retry makes one item due now, or with the id "all" every item.
-func (o Options) retry(w http.ResponseWriter, r *http.Request) {
-	ids := []string{r.PathValue("id")}
-	all := ids[0] == "all"
-	if all {
-		ids = ids[:0]
-		for _, it := range o.Queue.List() {
-			ids = append(ids, it.ID)
-		}
-	}
-	n := 0
-	for _, id := range ids {
-		err := o.Queue.Retry(id)
-		if err != nil && !(all && errors.Is(err, queue.ErrNotFound)) { // it may have left meanwhile
-			refuseItem(w, r, err)
-			return
-		}
-		if err == nil {
-			n++
-		}
-	}
-	answer(w, map[string]int{"retried": n})
 }
 
 // getEvents writes the events after number ?since as JSON lines: those that
@@ -202,13 +157,4 @@ func answer(w http.ResponseWriter, v any) {
 // refuse answers with one line of text.
 func refuse(w http.ResponseWriter, code int, err error) {
 	http.Error(w, strings.ReplaceAll(err.Error(), "\n", "; "), code)
-}
-
-func refuseItem(w http.ResponseWriter, r *http.Request, err error) {
-	code := http.StatusInternalServerError
-	if errors.Is(err, queue.ErrNotFound) {
-		code = http.StatusNotFound
-		err = fmt.Errorf("no item %q in the queue: synward queue list names them", r.PathValue("id"))
-	}
-	refuse(w, code, err)
 }
