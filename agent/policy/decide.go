@@ -97,7 +97,7 @@ func learnedOr(learned, other *Candidate) *Candidate {
 
 // precedence sorts learned entries first, then the operator's own, then
 // feeds'; within a kind the longest prefix, then operator before file, then
-// deny before allow, then the feed's name.
+// deny before allow, then the name of the feed or host.
 func precedence(a, b Candidate) int {
 	kind := map[Origin]int{Learned: 0, Operator: 1, File: 1, Feed: 2}
 	origin := map[Origin]int{Operator: 0, File: 1}
@@ -108,6 +108,7 @@ func precedence(a, b Candidate) int {
 		cmp.Compare(origin[a.Entry.Origin], origin[b.Entry.Origin]),
 		cmp.Compare(action[a.Entry.Action], action[b.Entry.Action]),
 		cmp.Compare(a.Entry.Feed, b.Entry.Feed),
+		cmp.Compare(a.Entry.Name, b.Entry.Name),
 	)
 }
 

@@ -53,6 +53,7 @@ type Entry struct {
 	Expires  time.Time    `json:"expires,omitzero"` // UTC, whole seconds; zero = never
 	Origin   Origin       `json:"origin"`
 	Feed     string       `json:"feed,omitempty"` // the feed's name, with Origin Feed
+	Name     string       `json:"name,omitempty"` // that the prefix was derived from, with Origin Operator; see ParseName
 	Note     string       `json:"note,omitempty"`
 	By       string       `json:"by,omitempty"` // who made it, "uid 0" or a name
 	At       time.Time    `json:"at,omitzero"`  // when
@@ -62,23 +63,25 @@ type Entry struct {
 type Key struct {
 	Origin Origin       `json:"origin"`
 	Feed   string       `json:"feed,omitempty"`
+	Name   string       `json:"name,omitempty"`
 	Action Action       `json:"action"`
 	Prefix netip.Prefix `json:"prefix"`
 }
 
 // Key returns the entry's identity.
 func (e Entry) Key() Key {
-	return Key{Origin: e.Origin, Feed: e.Feed, Action: e.Action, Prefix: e.Prefix}
+	return Key{Origin: e.Origin, Feed: e.Feed, Name: e.Name, Action: e.Action, Prefix: e.Prefix}
 }
 
 // String returns the key in one line that no other key shares:
-// "operator allow 192.0.2.0/24", "feed:spam deny 192.0.2.1/32".
+// "operator allow 192.0.2.0/24", "feed:spam deny 192.0.2.1/32",
+// "operator:office.example.org allow 192.0.2.1/32".
 func (k Key) String() string {
 	b := make([]byte, 0, 64)
 	b = append(b, k.Origin...)
-	if k.Feed != "" {
+	if by := k.Feed + k.Name; by != "" { // never both
 		b = append(b, ':')
-		b = append(b, k.Feed...)
+		b = append(b, by...)
 	}
 	b = append(b, ' ')
 	b = append(b, k.Action...)

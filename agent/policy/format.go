@@ -37,8 +37,14 @@ func Format(w io.Writer, entries iter.Seq[Entry], o FormatOptions) error {
 	return buf.Flush()
 }
 
-// Line is an entry's line in the text form, without the line's end.
-func (e Entry) Line() string { return line(e, FormatOptions{}) }
+// Line is an entry's line in the text form, without the line's end. The name
+// that it comes of stands in a comment.
+func (e Entry) Line() string {
+	if e.Name != "" {
+		return line(e, FormatOptions{}) + "  # " + e.Name
+	}
+	return line(e, FormatOptions{})
+}
 
 func line(e Entry, o FormatOptions) string {
 	var b strings.Builder
@@ -81,8 +87,8 @@ func options(e Entry, o FormatOptions) (out []string) {
 	}
 	if o.Origins {
 		origin := string(e.Origin)
-		if e.Feed != "" {
-			origin += ":" + e.Feed
+		if by := e.Feed + e.Name; by != "" { // never both
+			origin += ":" + by
 		}
 		add("origin", origin)
 	}

@@ -88,6 +88,9 @@ func (d *dice) entry() policy.Entry {
 	if e.Origin == policy.Feed {
 		e.Feed = []string{"a", "b"}[d.n(2)]
 	}
+	if e.Origin == policy.Operator {
+		e.Name = []string{"", "", "a.example", "b.example"}[d.n(4)]
+	}
 	if e.Origin == policy.Learned {
 		e.Action = policy.Deny
 	}
@@ -97,7 +100,7 @@ func (d *dice) entry() policy.Entry {
 	if e.Action == policy.Allow {
 		e.Immune = d.n(4) == 0
 		if n := uint32(d.n(100)); n > 50 && p.Bits() > 0 {
-			e.MaxConns, e.Relay = &n, true
+			e.MaxConns, e.Relay = &n, e.Origin != policy.Feed
 		}
 	}
 	return e

@@ -186,8 +186,12 @@ func option(e *Entry, key, value string) (err error) {
 	case "note":
 		e.Note, err = value, checkText("note", value)
 	case "origin":
-		origin, feed, _ := strings.Cut(value, ":")
-		e.Origin, e.Feed = Origin(origin), feed
+		origin, by, _ := strings.Cut(value, ":")
+		if e.Origin = Origin(origin); e.Origin == Operator {
+			e.Name = by
+		} else {
+			e.Feed = by
+		}
 		err = e.checkOrigin()
 	}
 	return err

@@ -23,12 +23,14 @@ type item struct {
 type node []item
 
 // compareItems orders the entries of one prefix as they take precedence:
-// by origin, then deny before allow, then by the feed's name.
+// by origin, then deny before allow, then by the name of the feed or host: what
+// comes of no name first.
 func compareItems(a, b item) int {
 	return cmp.Or(
 		cmp.Compare(originRank(a.entry.Origin), originRank(b.entry.Origin)),
 		cmp.Compare(b.entry.Action, a.entry.Action), // "deny" sorts after "allow"
 		cmp.Compare(a.entry.Feed, b.entry.Feed),
+		cmp.Compare(a.entry.Name, b.entry.Name),
 	)
 }
 
@@ -89,7 +91,8 @@ func (s *Set) Put(e Entry) (old Entry, replaced bool) {
 
 // Add is Put for an entry that must not contradict another: an allow and a
 // deny of the same origin on the same prefix and port, both live at now, is an
-// error that says what to do.
+// error that says what to do. What a name resolves to today contradicts
+// nothing: there deny comes first.
 func (s *Set) Add(now time.Time, e Entry) (old Entry, replaced bool, err error) {
 	if err := s.Conflict(now, e); err != nil {
 		return Entry{}, false, err
@@ -103,6 +106,9 @@ func (s *Set) Conflict(now time.Time, e Entry) error {
 	n, _ := s.table.Get(e.Prefix)
 	for _, it := range n {
 		o := it.entry
+		if o.Name != "" || e.Name != "" {
+			continue
+		}
 		if o.Origin != e.Origin || o.Feed != e.Feed || o.Action == e.Action || o.Expired(now) || e.Expired(now) {
 			continue
 		}

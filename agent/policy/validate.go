@@ -66,7 +66,7 @@ func (e Entry) Validate(known []uint16) error {
 		return fmt.Errorf("ports %s: not sorted or named twice", joinPorts(e.Ports, ","))
 	}
 	for _, check := range []error{
-		checkPorts(e.Ports, known), e.checkOrigin(), e.checkCaps(), e.checkExpiry(),
+		checkPorts(e.Ports, known), e.checkOrigin(), e.checkName(), e.checkCaps(), e.checkExpiry(),
 		checkText("note", e.Note), checkText("by", e.By),
 	} {
 		if check != nil {
