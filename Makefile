@@ -22,7 +22,7 @@ demo: build ## the whole story on three hosts made of namespaces (root; HOLD=1 k
 test: ## every test, with the race detector (root, by sudo where need be)
 	$(GO) test $(RACE) $(if $(SUDO),-exec "$(SUDO) -E") -timeout 15m $(TESTS)
 
-bench-relay: build ## the relay beside Postfix: rates, CPU, latency, memory (root; ARGS="-rounds 1")
+bench-relay: ## the relay beside Postfix: rates, CPU, latency, memory (root; ARGS="-rounds 1")
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./cmd/synward-relay ./test/benchrelay
 	$(SUDO) test/benchrelay/run.sh $(ARGS)
 
