@@ -91,8 +91,11 @@ func agree(k loader.Answer, d policy.Decision) bool {
 	if kid < rule.FirstID {
 		kid = 0 // a port's default
 	}
-	return kid == id && (k.Verdict == d.Verdict || d.Verdict == rule.Pass && k.Reason == loader.RateCap)
+	return kid == id && (k.Verdict == d.Verdict || d.Verdict == rule.Pass && capped(k.Reason))
 }
+
+// capped says whether a reason is a cap that is reached.
+func capped(r loader.Reason) bool { return r == loader.RateCap || r == loader.ConnCap }
 
 // capsOf are the caps by the deciding entry; nil is a port's default.
 func capsOf(c policy.Caps, e *policy.Entry) *control.Caps {
