@@ -25,7 +25,6 @@ type compiled struct {
 	limits   Limits
 	cert     *tls.Certificate // nil: none given
 	accounts map[string]account.Account
-	domains  map[string]bool // relay domains, lower case
 	ways     func(domain string) []string
 	tls      *tls.Config // set by Apply
 }
@@ -37,7 +36,7 @@ func (s Settings) compile() (*compiled, error) {
 	}
 	c := &compiled{settings: s, hash: s.Hash(), limits: s.Limits.withDefaults(),
 		ways:     s.Ways(),
-		accounts: make(map[string]account.Account, len(s.Accounts)), domains: map[string]bool{}}
+		accounts: make(map[string]account.Account, len(s.Accounts))}
 	if err := c.limits.validate(); err != nil {
 		return nil, fmt.Errorf("limits.%w", err)
 	}
@@ -58,8 +57,10 @@ func (s Settings) compile() (*compiled, error) {
 			return nil, fmt.Errorf("peers: %q is not a masked prefix", p.Prefix)
 		}
 	}
-	for _, d := range s.RelayDomains {
-		c.domains[strings.ToLower(d)] = true
+	for i, d := range s.RelayDomains {
+		if err := account.ValidateDomain(d); err != nil {
+			return nil, fmt.Errorf("relay_domains[%d]: %w", i, err)
+		}
 	}
 	var err error
 	c.cert, err = s.TLS.certificate()

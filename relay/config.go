@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
+
+	"github.com/synward/synward/relay/account"
 )
 
 // The ways of TLS on a listener and towards a next hop.
@@ -44,6 +46,7 @@ type Config struct {
 	Smarthost     []SmarthostConfig `toml:"smarthost"`
 	MaxSize       int64             `toml:"max_size"`       // bytes of a message
 	MaxRecipients int               `toml:"max_recipients"` // of a message
+	RelayDomains  []string          `toml:"relay_domains"`  // that anybody may send to, on port 25
 	Retry         RetryConfig       `toml:"retry"`
 	MX            MXConfig          `toml:"mx"`
 	Route         []RouteConfig     `toml:"route"`
@@ -124,6 +127,11 @@ func (c Config) Validate() error {
 	}
 	if !filepath.IsAbs(c.Spool) {
 		return fmt.Errorf("relay.spool: %q is not an absolute path", c.Spool)
+	}
+	for i, d := range c.RelayDomains {
+		if err := account.ValidateDomain(d); err != nil {
+			return fmt.Errorf("relay.relay_domains[%d]: %w", i, err)
+		}
 	}
 	if err := c.validateOnward(); err != nil {
 		return err

@@ -70,6 +70,7 @@ const (
 	ansAuthFailed
 	ansAuthFirst
 	ansSenderNotYours
+	ansRcptNotYours
 	ansRelayDenied
 	ansTooBig
 	ansHeaderTooBig
@@ -147,6 +148,7 @@ var table = [answers]reply{
 	ansAuthFailed:     {535, smtp.EnhancedCode{5, 7, 8}, "authentication failed"},
 	ansAuthFirst:      {530, smtp.EnhancedCode{5, 7, 0}, "authentication required"},
 	ansSenderNotYours: {550, smtp.EnhancedCode{5, 7, 1}, "sender is not allowed for this user"},
+	ansRcptNotYours:   {550, smtp.EnhancedCode{5, 7, 1}, "recipient is not allowed for this user"},
 	ansRelayDenied:    {550, smtp.EnhancedCode{5, 7, 1}, "relaying denied"},
 	ansTooBig:         {552, smtp.EnhancedCode{5, 3, 4}, "message is too big"},
 	ansHeaderTooBig:   {552, smtp.EnhancedCode{5, 3, 4}, "message header is too big"},

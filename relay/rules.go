@@ -1,10 +1,6 @@
 package relay
 
-import (
-	"strings"
-
-	"github.com/synward/synward/relay/account"
-)
+import "github.com/synward/synward/relay/account"
 
 // ask is all that decides who may relay what. It is asked at MAIL (no
 // recipient yet), at each RCPT, and again for the whole envelope at DATA.
@@ -22,7 +18,8 @@ type ask struct {
 // decide says whether the relay takes this sender and, where one is given,
 // this recipient: ansNone, or why not.
 //
-//   - An account, under TLS and not disabled, may use his senders, to anybody.
+//   - An account, under TLS and not disabled, may use his senders, to the
+//     domains that he may reach.
 //   - A peer may use its senders, to anybody.
 //   - Anybody else: on a submission port nothing; on port 25 any sender, but
 //     only to relay domains.
@@ -31,7 +28,13 @@ func decide(a ask) answer {
 	case !a.utf8 && (!a.from.ascii() || a.rcpt != nil && !a.rcpt.ascii()):
 		return ansNeedUTF8
 	case a.account != nil && a.tls && !a.account.Disabled:
-		return maySend(a.account.Senders, a.from)
+		if bad := maySend(a.account.Senders, a.from); bad != ansNone {
+			return bad
+		}
+		if a.rcpt != nil && !a.account.MayReach(a.rcpt.domain) {
+			return ansRcptNotYours
+		}
+		return ansNone
 	case a.peer != nil:
 		return maySend(a.peer.Senders, a.from)
 	case a.submission && !a.tls:
@@ -40,7 +43,7 @@ func decide(a ask) answer {
 		return ansAuthFirst
 	case a.rcpt == nil:
 		return ansNone
-	case a.domains == nil || !a.domains(strings.ToLower(a.rcpt.domain)):
+	case a.domains == nil || !a.domains(a.rcpt.domain):
 		return ansRelayDenied
 	}
 	return ansNone
@@ -57,5 +60,5 @@ func maySend(senders []string, from path) answer {
 // unauthorized says whether a refusal is an attempt at what the client has no
 // right to, to be counted and reported, and not a mere mistake.
 func unauthorized(a answer) bool {
-	return a == ansRelayDenied || a == ansSenderNotYours || a == ansAuthFirst
+	return a == ansRelayDenied || a == ansSenderNotYours || a == ansRcptNotYours || a == ansAuthFirst
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/synward/synward/relay/account"
@@ -9,9 +10,10 @@ import (
 func TestDecide(t *testing.T) {
 	free := &account.Account{Name: "alice"}
 	bound := &account.Account{Name: "bob", Senders: []string{"bob@example.org"}}
+	near := &account.Account{Name: "carol", Domains: []string{"ours.example", ".sub.example"}, Denied: []string{"no.sub.example"}}
 	off := &account.Account{Name: "gone", Disabled: true}
 	printer := &Peer{Name: "printer", Senders: []string{"office.example"}}
-	ours := func(d string) bool { return d == "ours.example" }
+	ours := func(d string) bool { return strings.EqualFold(d, "ours.example") }
 	from := func(l, d string) path { return path{l, d} }
 	to := func(l, d string) *path { return &path{l, d} }
 	for name, c := range map[string]struct {
@@ -23,6 +25,11 @@ func TestDecide(t *testing.T) {
 		"user on 25":                       {ask{tls: true, account: free, from: from("a", "b"), rcpt: to("c", "d")}, ansNone},
 		"user without TLS":                 {ask{submission: true, account: free, from: from("a", "b")}, ansTLSFirst},
 		"user without TLS on 25":           {ask{account: free, from: from("a", "b"), rcpt: to("c", "d")}, ansRelayDenied},
+		"to an allowed domain":             {ask{submission: true, tls: true, account: near, from: from("a", "b"), rcpt: to("c", "Ours.example")}, ansNone},
+		"below an allowed domain":          {ask{submission: true, tls: true, account: near, from: from("a", "b"), rcpt: to("c", "x.SUB.example")}, ansNone},
+		"to no allowed domain":             {ask{submission: true, tls: true, account: near, from: from("a", "b"), rcpt: to("c", "sub.example")}, ansRcptNotYours},
+		"to a denied domain":               {ask{submission: true, tls: true, account: near, from: from("a", "b"), rcpt: to("c", "no.sub.example")}, ansRcptNotYours},
+		"on 25 to no allowed domain":       {ask{tls: true, account: near, from: from("a", "b"), rcpt: to("c", "d"), domains: ours}, ansRcptNotYours},
 		"disabled user":                    {ask{submission: true, tls: true, account: off, from: from("a", "b")}, ansAuthFirst},
 		"his sender":                       {ask{submission: true, tls: true, account: bound, from: from("bob", "Example.ORG"), rcpt: to("c", "d")}, ansNone},
 		"another's sender":                 {ask{submission: true, tls: true, account: bound, from: from("alice", "example.org")}, ansSenderNotYours},

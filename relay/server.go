@@ -49,6 +49,7 @@ type Server struct {
 	buffers sync.Pool
 	began   time.Time
 	count   counters
+	denials *denials
 
 	work    context.Context // of the sessions: outlives Run's by the drain
 	endWork context.CancelFunc
@@ -80,7 +81,7 @@ func New(o Options) *Server {
 	o.DrainTime = orDefault(o.DrainTime, defaultDrain)
 	s := &Server{
 		opt: o, queue: o.Queue, events: o.Events, log: o.Log.With("component", "relay"),
-		logins: newLogins(time.Now), began: time.Now(), hand: newHandover(),
+		logins: newLogins(time.Now), denials: newDenials(maxDenied), began: time.Now(), hand: newHandover(),
 		ready: make(chan struct{}), guards: map[*guard]struct{}{}, sources: map[netip.Prefix]int{},
 	}
 	s.buffers.New = func() any { b := make([]byte, bufferSize); return &b }

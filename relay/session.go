@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+	"github.com/synward/synward/relay/account"
 	"github.com/synward/synward/relay/queue"
 )
 
@@ -55,6 +56,9 @@ func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
 	if bad := decide(s.ask(nil)); bad != ansNone {
 		return s.refuse(bad, nil)
 	}
+	if s.mail.size > s.bounds().maxSize {
+		return s.refuse(ansTooBig, nil)
+	}
 	s.inMail = true
 	return s.say(ansMailOK)
 }
@@ -64,13 +68,12 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 	if !s.inMail {
 		return s.say(ansMailFirst)
 	}
-	set := s.g.srv.now()
-	if len(s.rcpts) >= set.limits.MaxRecipients {
+	if len(s.rcpts) >= s.bounds().maxRcpts {
 		return s.say(ansTooManyRcpts)
 	}
 	to := s.g.cmd.path
 	if to.domain == "" { // <postmaster>, RFC 5321 section 4.5.1
-		to.domain = set.settings.Hostname
+		to.domain = s.g.srv.now().settings.Hostname
 	}
 	if bad := decide(s.ask(&to)); bad != ansNone {
 		return s.refuse(bad, []recipient{{path: to}})
@@ -84,7 +87,7 @@ func (s *session) ask(rcpt *path) ask {
 	set := s.g.srv.now()
 	a := ask{
 		submission: s.g.port != 25, tls: s.g.tls != nil, utf8: s.mail.utf8,
-		from: s.mail.path, rcpt: rcpt, domains: func(d string) bool { return set.domains[d] },
+		from: s.mail.path, rcpt: rcpt, domains: func(d string) bool { return account.InDomains(set.settings.RelayDomains, d) },
 	}
 	if acc, ok := set.accounts[s.user]; ok && s.user != "" {
 		a.account = &acc
@@ -95,6 +98,27 @@ func (s *session) ask(rcpt *path) ask {
 	return a
 }
 
+// bounds are what one message of the session may have.
+type bounds struct {
+	maxSize  int64 // bytes
+	maxRcpts int
+}
+
+// bounds are the relay's, or the account's own where these are lower.
+func (s *session) bounds() bounds {
+	set := s.g.srv.now()
+	b := bounds{set.limits.MaxSize, set.limits.MaxRecipients}
+	if acc, ok := set.accounts[s.user]; ok && s.user != "" {
+		if acc.MaxSize > 0 {
+			b.maxSize = min(b.maxSize, acc.MaxSize)
+		}
+		if acc.MaxRecipients > 0 {
+			b.maxRcpts = min(b.maxRcpts, acc.MaxRecipients)
+		}
+	}
+	return b
+}
+
 // refuse says why, and reports what was an attempt.
 func (s *session) refuse(bad answer, rcpts []recipient) error {
 	err := s.say(bad)
@@ -103,6 +127,7 @@ func (s *session) refuse(bad answer, rcpts []recipient) error {
 	if unauthorized(bad) {
 		e.Kind = Unauthorized
 		s.g.srv.count.unauthorized.Add(1)
+		s.g.srv.denials.add(s, e)
 	}
 	s.g.srv.count.refused.Add(1)
 	s.event(e)
@@ -117,7 +142,7 @@ func (s *session) Data(io.Reader) error {
 	g, limits := s.g, s.g.srv.now().limits
 	buf := g.srv.buffers.Get().(*[]byte)
 	defer g.srv.buffers.Put(buf)
-	b := newBody(g, g.in[g.pos:], *buf, limits.MaxSize, time.Duration(limits.Command))
+	b := newBody(g, g.in[g.pos:], *buf, s.bounds().maxSize, time.Duration(limits.Command))
 	g.in, g.pos = nil, 0
 
 	id, err := s.store(b)

@@ -100,7 +100,7 @@ func orDefault[T comparable](v, otherwise T) T {
 // Settings reads the files that c names and returns what to send to the relay.
 // It runs in the agent's process; an error names the key and the file.
 func (c Config) Settings(accounts []account.Account) (Settings, error) {
-	s := Settings{Hostname: c.Hostname, Accounts: accounts, Retry: c.Retry}
+	s := Settings{Hostname: c.Hostname, Accounts: accounts, Retry: c.Retry, RelayDomains: c.RelayDomains}
 	s.Limits = Limits{
 		MaxSize: c.MaxSize, MaxRecipients: c.MaxRecipients,
 		Sessions: c.Limits.Sessions, SessionsPerSource: c.Limits.SessionsPerSource,

@@ -15,7 +15,6 @@ import (
 )
 
 func userCommand(s streams) *cli.Command {
-	senders := &cli.StringFlag{Name: "senders", Usage: "the `ADDRESSES` or domains that the user may send as, separated by commas (default: any)"}
 	return &cli.Command{
 		Name:        "user",
 		Usage:       "the relay's accounts",
@@ -23,8 +22,13 @@ func userCommand(s streams) *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "add", Usage: "add an account", ArgsUsage: "NAME",
-				Flags:  []cli.Flag{senders, dryRunFlag(), jsonFlag()},
+				Flags:  append(limitFlags(), dryRunFlag(), jsonFlag()),
 				Action: func(c *cli.Context) error { return userAdd(c, s) },
+			},
+			{
+				Name: "set", Usage: "change what an account may do", ArgsUsage: "NAME",
+				Flags:  append(limitFlags(), dryRunFlag(), jsonFlag()),
+				Action: func(c *cli.Context) error { return userSet(c, s) },
 			},
 			{
 				Name: "remove", Usage: "remove an account", ArgsUsage: "NAME",
@@ -57,10 +61,14 @@ func userCommand(s streams) *cli.Command {
 
 // shownAccount is an account without its hash.
 type shownAccount struct {
-	Name     string    `json:"name"`
-	Disabled bool      `json:"disabled"`
-	Senders  []string  `json:"senders,omitempty"` // empty = any
-	Created  time.Time `json:"created,omitzero"`
+	Name          string    `json:"name"`
+	Disabled      bool      `json:"disabled"`
+	Senders       []string  `json:"senders,omitempty"` // empty = any
+	Domains       []string  `json:"domains,omitempty"` // empty = any
+	Denied        []string  `json:"denied_domains,omitempty"`
+	MaxSize       int64     `json:"max_size,omitempty"`
+	MaxRecipients int       `json:"max_recipients,omitempty"`
+	Created       time.Time `json:"created,omitzero"`
 }
 
 // userName is the one argument, checked.
@@ -81,13 +89,8 @@ func userAdd(c *cli.Context, s streams) error {
 		return err
 	}
 	a := account.Account{Name: name, Created: time.Now().UTC().Truncate(time.Second)}
-	if v := c.String("senders"); v != "" {
-		a.Senders = strings.Split(v, ",")
-	}
-	for _, sender := range a.Senders {
-		if err := account.ValidateSender(sender); err != nil {
-			return usageError{err}
-		}
+	if err := setLimits(c, &a); err != nil {
+		return err
 	}
 	cl, err := client(c)
 	if err != nil {
@@ -222,7 +225,10 @@ func userList(c *cli.Context, s streams) error {
 		if err != nil {
 			return err
 		}
-		shown = append(shown, shownAccount{Name: a.Name, Disabled: a.Disabled, Senders: a.Senders, Created: a.Created})
+		shown = append(shown, shownAccount{
+			Name: a.Name, Disabled: a.Disabled, Senders: a.Senders, Created: a.Created,
+			Domains: a.Domains, Denied: a.Denied, MaxSize: a.MaxSize, MaxRecipients: a.MaxRecipients,
+		})
 		state := "active"
 		if a.Disabled {
 			state = "disabled"
@@ -231,7 +237,7 @@ func userList(c *cli.Context, s streams) error {
 		if len(a.Senders) > 0 {
 			may = strings.Join(a.Senders, ",")
 		}
-		rows = append(rows, []string{a.Name, state, may, ago(a.Created, time.Now())})
+		rows = append(rows, []string{a.Name, state, may, limitsText(a), ago(a.Created, time.Now())})
 	}
 	if c.Bool("json") {
 		return printJSON(s.out, map[string]any{"users": shown})
@@ -239,7 +245,7 @@ func userList(c *cli.Context, s streams) error {
 	if len(rows) == 0 {
 		fmt.Fprintln(s.err, "no users")
 	}
-	return table(s.out, []string{"NAME", "STATE", "SENDERS", "CREATED"}, rows)
+	return table(s.out, []string{"NAME", "STATE", "SENDERS", "LIMITS", "CREATED"}, rows)
 }
 
 func accountPath(name string) string { return "/v1/accounts/" + url.PathEscape(name) }

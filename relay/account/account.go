@@ -17,6 +17,11 @@ type Account struct {
 	Disabled bool      `json:"disabled,omitempty"` // kept, but may not log in
 	Senders  []string  `json:"senders,omitempty"`  // addresses or domains; empty = any
 	Created  time.Time `json:"created,omitzero"`   // when
+
+	Domains       []string `json:"domains,omitempty"`        // that he may send to; empty = any
+	Denied        []string `json:"denied_domains,omitempty"` // that he may not send to
+	MaxSize       int64    `json:"max_size,omitempty"`       // bytes of a message; 0 = the relay's
+	MaxRecipients int      `json:"max_recipients,omitempty"` // of a message; 0 = the relay's
 }
 
 // maxName bounds a name in bytes; an address as a name fits.
@@ -68,6 +73,9 @@ func (a Account) Validate() error {
 		if err := ValidateSender(s); err != nil {
 			return fmt.Errorf("user %s: %w", a.Name, err)
 		}
+	}
+	if err := a.validateLimits(); err != nil {
+		return fmt.Errorf("user %s: %w", a.Name, err)
 	}
 	return nil
 }

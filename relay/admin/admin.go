@@ -24,6 +24,7 @@ import (
 type Front interface {
 	Apply(relay.Settings) error
 	Status() relay.Status
+	Denied(byCount bool) relay.DeniedList
 }
 
 // Options are what the server is made of.
@@ -57,6 +58,9 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("PUT /v1/settings", o.putSettings)
 	mux.HandleFunc("GET /v1/status", o.getStatus)
 	mux.HandleFunc("GET /v1/events", o.getEvents)
+	mux.HandleFunc("GET /v1/denied", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, o.Front.Denied(r.URL.Query().Get("by") == "count"))
+	})
 	o.queueRoutes(mux)
 	return mux
 }

@@ -37,6 +37,10 @@ func (f *fakeFront) Apply(s relay.Settings) error {
 
 func (f *fakeFront) Status() relay.Status { return relay.Status{Listeners: []string{"25/starttls"}} }
 
+func (f *fakeFront) Denied(byCount bool) relay.DeniedList {
+	return relay.DeniedList{Denied: []relay.Denied{{User: fmt.Sprint("by count: ", byCount)}}}
+}
+
 // fakeQueue notes what is done to its items; "gone" leaves before it can be.
 type fakeQueue struct{ done []string }
 
@@ -127,6 +131,8 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/v1/queue/a", "", 200, `"size":7`},
 		{"GET", "/v1/queue/nosuch", "", 404, `no item "nosuch"`},
 		{"GET", "/v1/queue/sick", "", 500, queue.ErrBroken.Error()},
+		{"GET", "/v1/denied", "", 200, `"user":"by count: false"`},
+		{"GET", "/v1/denied?by=count", "", 200, `"user":"by count: true"`},
 		{"GET", "/v1/events?since=x", "", 400, "not the number"},
 		{"GET", "/v2/status", "", 404, ""},
 	} {

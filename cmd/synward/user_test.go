@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/relay"
+	"github.com/synward/synward/relay/account"
+)
+
+// accountBook is an agent that does nothing but keep accounts.
+type accountBook struct {
+	mu   sync.Mutex
+	docs map[string]json.RawMessage
+	rev  int
+}
+
+func (b *accountBook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	name := strings.TrimPrefix(r.URL.Path, "/v1/accounts/")
+	switch r.Method {
+	case http.MethodGet:
+		var all control.Accounts
+		for n, d := range b.docs {
+			all.Accounts = append(all.Accounts, control.Account{Name: n, Doc: d, ETag: `"1"`})
+		}
+		json.NewEncoder(w).Encode(all)
+		return
+	case http.MethodPut:
+		b.docs[name], _ = io.ReadAll(r.Body)
+		b.rev++
+	}
+	json.NewEncoder(w).Encode(control.AccountChange{Changed: true})
+}
+
+func (b *accountBook) get(t *testing.T, name string) (a account.Account) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := json.Unmarshal(b.docs[name], &a); err != nil {
+		t.Fatalf("account %s: %v", name, err)
+	}
+	return a
+}
+
+func withAccounts(t *testing.T) (shell, *accountBook) {
+	b := &accountBook{docs: map[string]json.RawMessage{}}
+	return serveControl(t, b), b
+}
+
+func TestUserLimits(t *testing.T) {
+	s, book := withAccounts(t)
+	if _, stderr, code := s.run("secret\n", "user", "add", "alice", "--to", "a.example,.b.example", "--not-to", "c.b.example", "--max-size", "500k", "--max-recipients", "5"); code != 0 {
+		t.Fatal(stderr)
+	}
+	a := book.get(t, "alice")
+	if fmt.Sprint(a.Domains, a.Denied, a.MaxSize, a.MaxRecipients) != "[a.example .b.example] [c.b.example] 512000 5" || !account.Verify(a.Hash, "secret") {
+		t.Errorf("account is %+v", a)
+	}
+	if out := s.must("user", "list"); !strings.Contains(out, "to a.example,.b.example; not to c.b.example; 512000 bytes; 5 recipients") {
+		t.Errorf("list:\n%s", out)
+	}
+	s.must("user", "set", "alice", "--to", "", "--max-size", "0", "--senders", "example.org")
+	a = book.get(t, "alice")
+	if fmt.Sprint(a.Domains, a.Denied, a.MaxSize, a.MaxRecipients, a.Senders) != "[] [c.b.example] 0 5 [example.org]" || !account.Verify(a.Hash, "secret") {
+		t.Errorf("account is %+v", a)
+	}
+	if out := s.must("user", "set", "alice", "--max-recipients", "5"); !strings.Contains(out, "nothing to change") {
+		t.Errorf("the same again: %s", out)
+	}
+	rev := book.rev
+	s.must("user", "set", "alice", "--max-recipients", "6", "--dry-run")
+	for _, bad := range [][]string{
+		{"user", "set", "alice"}, {"user", "set", "alice", "--to", "a b"}, {"user", "set", "alice", "--max-size", "12"},
+		{"user", "set", "alice", "--max-size", "x"}, {"user", "set", "alice", "--max-recipients", "-1"}, {"user", "set", "alice", "--senders", "@"},
+	} {
+		if _, stderr, code := s.run("", bad...); code != 2 || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: %d %q", bad, code, stderr)
+		}
+	}
+	if book.rev != rev {
+		t.Error("a dry run or a bad command has written")
+	}
+}
+
+func TestRelayDeniedCommand(t *testing.T) {
+	when := time.Now().Add(-time.Minute)
+	list := relay.DeniedList{Total: 9, Forgotten: 2, Denied: []relay.Denied{
+		{Source: netip.MustParsePrefix("192.0.2.7/32"), User: "alice", Count: 1, First: when, Last: when, Port: 587, From: "x@evil.example", Reply: "550 5.7.1 no"},
+		{Source: netip.MustParsePrefix("2001:db8::/64"), Count: 6, First: when, Last: when, Port: 25, Rcpt: "y\x1b@z.example", Reply: "550 5.7.1 no"},
+	}}
+	var asked string
+	s := serveControl(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.String()
+		json.NewEncoder(w).Encode(list)
+	}))
+	out, stderr, _ := s.run("", "relay", "denied")
+	if asked != "/v1/relay/denied?by=time" || strings.Count(out, "\n") != 3 || !strings.Contains(stderr, "2 attempts") {
+		t.Errorf("%s: %s%s", asked, out, stderr)
+	}
+	for _, want := range []string{"192.0.2.7 ", "alice", "x@evil.example", "2001:db8::/64", `y\x1b@z.example`, "<>"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %s in\n%s", want, out)
+		}
+	}
+	for _, args := range [][]string{{"--source", "192.0.2.0/24"}, {"--user", "alice"}, {"--top", "1"}} {
+		if out := s.must(append([]string{"relay", "denied"}, args...)...); !strings.Contains(out, "alice") || strings.Contains(out, "2001:") {
+			t.Errorf("%v:\n%s", args, out)
+		}
+	}
+	if s.must("relay", "denied", "--top", "1"); asked != "/v1/relay/denied?by=count" {
+		t.Errorf("--top asks for %s", asked)
+	}
+	if _, _, code := s.run("", "relay", "denied", "--source", "here"); code != 2 {
+		t.Errorf("bad source: exit status %d", code)
+	}
+}
