@@ -41,7 +41,15 @@ func ReadLastGood(path string, now time.Time) (*policy.Set, error) {
 	return policy.NewSet(entries...), nil
 }
 
-// writeFile replaces a file: a crash at any moment leaves the old or the new.
+// WriteFile replaces a file, mode 0600: a crash at any moment leaves the old or
+// the new. It is on disk when this returns.
+func WriteFile(path string, data []byte) error {
+	if err := writeFile(path, data); err != nil {
+		return fmt.Errorf("write %s: %w", path, withoutPath(err))
+	}
+	return nil
+}
+
 func writeFile(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600

@@ -98,6 +98,26 @@ func (r boltReader) Docs(collection string) iter.Seq2[Doc, error] {
 	}
 }
 
+// Doc reads one document, checked.
+func (r boltReader) Doc(collection, name string) (d Doc, found bool, err error) {
+	err = guard(func() (err error) {
+		bucket := r.tx.Bucket([]byte(bucketDocs)).Bucket([]byte(collection))
+		if bucket == nil {
+			return nil
+		}
+		v := bucket.Get([]byte(name))
+		if found = v != nil; found {
+			d = Doc{Collection: collection, Name: name}
+			d.Data, err = unseal([]byte(name), bytes.Clone(v))
+		}
+		return err
+	})
+	if err != nil {
+		return Doc{}, false, fmt.Errorf("read store %s: %w", r.path, err)
+	}
+	return d, found, nil
+}
+
 type pair struct{ key, value []byte }
 
 // scan yields copies of what a bucket holds, checked; a nil bucket holds nothing. Only

@@ -47,11 +47,13 @@ type Reader interface {
 	Entries() iter.Seq2[policy.Entry, error]
 	// Docs yields the documents of a collection, sorted by name.
 	Docs(collection string) iter.Seq2[Doc, error]
+	// Doc reads one of them; found is false where there is none.
+	Doc(collection, name string) (d Doc, found bool, err error)
 }
 
 // Doc is a document that the store does not look into.
 type Doc struct {
-	Collection string // "accounts"
+	Collection string // "accounts", "history"
 	Name       string
 	Data       []byte
 }
@@ -98,11 +100,11 @@ func Docs(ctx context.Context, s Store, collection string) (docs []Doc, revision
 
 // GetDoc reads one document; found is false where there is none.
 func GetDoc(ctx context.Context, s Store, collection, name string) (data []byte, found bool, err error) {
-	docs, _, err := Docs(ctx, s, collection)
-	for _, d := range docs {
-		if d.Name == name {
-			return d.Data, true, nil
-		}
-	}
-	return nil, false, err
+	err = s.View(ctx, func(r Reader) error {
+		var d Doc
+		d, found, err = r.Doc(collection, name)
+		data = d.Data
+		return err
+	})
+	return data, found, err
 }
