@@ -25,15 +25,29 @@ type Options struct {
 	Config  Config // valid
 	Version string
 	Relay   *RelayOptions // nil = the filter alone
+	Tasks   []Task        // sources of entries beside the operator
 	Log     *slog.Logger
 	Now     func() time.Time // nil = time.Now
 }
 
 // RelayOptions say how the relay is run. Settings makes its settings of the
-// accounts' documents; it is called again whenever these change.
+// grants; it is called again whenever these change.
 type RelayOptions struct {
 	Supervise supervise.Options // without Settings
-	Settings  func(accounts []json.RawMessage) ([]byte, error)
+	Settings  func(Grants) ([]byte, error)
+}
+
+// Grants are who may send through the relay: users by their accounts'
+// documents, sources by their entries.
+type Grants struct {
+	Accounts []json.RawMessage
+	Peers    []Peer
+}
+
+// Peer is a source with the relay right.
+type Peer struct {
+	Prefix netip.Prefix
+	Name   string // the entry's note
 }
 
 // The filter, by what the agent wants of it; *loader.Filter is all three.
@@ -76,7 +90,11 @@ type Agent struct {
 	began   time.Time
 
 	store    store.Store
+	lastGood string      // file
+	saved    *policy.Set // what lastGood holds
+	savedAt  time.Time
 	kernel   kernel
+	tasks    []Task
 	server   *control.Server
 	relay    *supervise.Supervisor // nil = not enabled
 	events   *ring[control.Event]
@@ -88,7 +106,10 @@ type Agent struct {
 	mu       sync.RWMutex // guards what follows, for a moment at a time
 	set      *policy.Set  // replaced, never written to
 	plan     plan
-	settings func([]json.RawMessage) ([]byte, error)
+	settings func(Grants) ([]byte, error)
+	granted  []Peer // that the relay was given last
+	history  []record
+	pending  *control.Pending // the change that waits for its confirmation
 	lastSync time.Time
 	problems map[string]string // by part: what is wrong now
 }
@@ -142,6 +163,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		g.Go(func() error { return a.relay.Run(ctx) })
 		g.Go(func() error { return a.followRelay(ctx) })
 	}
+	for _, t := range a.tasks {
+		g.Go(func() error { return t.Run(ctx, a) })
+	}
 	return g.Wait()
 }
 
@@ -153,7 +177,7 @@ func (a *Agent) Close() error {
 // Reload takes a new configuration over: interfaces, mode, ports, caps, and
 // the relay's settings where settings is not nil. What it names as left needs
 // a restart of the agent.
-func (a *Agent) Reload(ctx context.Context, c Config, settings func([]json.RawMessage) ([]byte, error)) error {
+func (a *Agent) Reload(ctx context.Context, c Config, settings func(Grants) ([]byte, error)) error {
 	next, err := c.plan()
 	if err != nil {
 		return err

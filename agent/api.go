@@ -30,6 +30,10 @@ func (a *Agent) routes() []control.Route {
 		{Pattern: "GET /v1/outcomes", Handler: a.listOutcomes},
 		{Pattern: "GET /v1/policy", Handler: a.exportPolicy},
 		{Pattern: "POST /v1/policy", Handler: a.applyPolicy},
+		{Pattern: "GET /v1/history", Handler: a.listHistory},
+		{Pattern: "GET /v1/history/{id}", Handler: a.showChange},
+		{Pattern: "POST /v1/policy/undo", Handler: a.undoPolicy},
+		{Pattern: "POST /v1/policy/confirm", Handler: a.confirmPolicy},
 		{Pattern: "GET /v1/accounts", Handler: a.listAccounts},
 		{Pattern: "PUT /v1/accounts/{name}", Handler: a.putAccount},
 		{Pattern: "DELETE /v1/accounts/{name}", Handler: a.deleteAccount},
@@ -66,6 +70,7 @@ func (a *Agent) status(r *http.Request) (any, error) {
 	}
 	st.Filter.Connections = len(conns)
 	st.Relay = a.relayStatus(r.Context())
+	st.Pending = a.waiting()
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for part, what := range a.problems {

@@ -5,69 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/agent/policy"
-	"github.com/synward/synward/agent/store"
+	"github.com/synward/synward/loader"
 	"github.com/synward/synward/loader/rule"
 )
-
-// edit is a change to the policy in the making: a copy of the set, and what
-// differs in it.
-type edit struct {
-	set       *policy.Set
-	changes   policy.Changes
-	unchanged int
-	missing   []netip.Prefix
-	warnings  []string
-}
-
-// put adds or replaces an entry.
-func (e *edit) put(entry policy.Entry) {
-	old, replaced := e.set.Put(entry)
-	switch {
-	case !replaced:
-		e.changes.Added = append(e.changes.Added, entry)
-	case old.Same(entry):
-		e.set.Put(old) // who made it and when stays as it was
-		e.unchanged++
-	default:
-		e.changes.Changed = append(e.changes.Changed, policy.Changed{Old: old, New: entry})
-	}
-}
-
-// batch is what the store has to do, and what undoes it.
-func (e *edit) batch() (do, undo store.Batch) {
-	for _, a := range e.changes.Added {
-		do.Put = append(do.Put, a)
-		undo.Delete = append(undo.Delete, a.Key())
-	}
-	for _, c := range e.changes.Changed {
-		do.Put = append(do.Put, c.New)
-		undo.Put = append(undo.Put, c.Old)
-	}
-	for _, r := range e.changes.Removed {
-		do.Delete = append(do.Delete, r.Key())
-		undo.Put = append(undo.Put, r)
-	}
-	return do, undo
-}
 
 // change is the one way of the policy: fn edits a copy, the store takes it,
 // the kernel takes it, and only then does it count. Whatever fails, nothing
 // has changed. It returns once the change is in force.
-func (a *Agent) change(ctx context.Context, dryRun, kill bool, fn func(*edit, plan) error) (control.Changed, error) {
+func (a *Agent) change(ctx context.Context, in intent, fn func(*edit, plan) error) (control.Changed, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if p := a.waiting(); p != nil && in.mayWait() {
+		return control.Changed{}, control.Errorf(http.StatusConflict,
+			"change %d waits for its confirmation; nothing changed: keep it with synward policy confirm, or end it with synward policy undo", p.Change)
+	}
 	set, plan := a.state()
-	e := &edit{set: set.Clone()}
+	e := newEdit(set)
 	if err := fn(e, plan); err != nil {
 		return control.Changed{}, err
 	}
+	e.settle()
 	ans := control.Changed{
-		DryRun: dryRun, Added: orEmpty(e.changes.Added), Changed: orEmpty(e.changes.Changed), Removed: orEmpty(e.changes.Removed),
+		DryRun: in.dryRun, Added: e.changes.Added, Changed: e.changes.Changed, Removed: e.changes.Removed,
 		Unchanged: e.unchanged, Missing: e.missing, Warnings: e.warnings,
 	}
 	cut, err := a.cutOff(set, e.set, plan)
@@ -75,41 +38,60 @@ func (a *Agent) change(ctx context.Context, dryRun, kill bool, fn func(*edit, pl
 		ans.Warnings = append(ans.Warnings, err.Error())
 	}
 	ans.CutOff = cut
-	if dryRun {
+	if in.dryRun {
 		return ans, nil
 	}
-	if !e.changes.Empty() {
-		if ans.Rules, err = a.commit(ctx, e, set, plan); err != nil {
+	if !e.empty() {
+		if err := a.commit(ctx, in, e, set, plan, &ans); err != nil {
 			return control.Changed{}, err
 		}
 	}
-	if kill {
+	if in.kill {
 		a.kill(&ans)
 	}
 	return ans, nil
 }
 
 // commit brings an edit into the store and the kernel.
-func (a *Agent) commit(ctx context.Context, e *edit, was *policy.Set, p plan) (*control.RuleChange, error) {
+func (a *Agent) commit(ctx context.Context, in intent, e *edit, was *policy.Set, p plan, ans *control.Changed) error {
+	rec, err := a.record(in, e, was, p)
+	if err != nil {
+		return err
+	}
 	do, undo := e.batch()
 	if _, err := a.store.Commit(ctx, do); err != nil {
-		return nil, fmt.Errorf("nothing changed: write the store: %w", err)
+		return fmt.Errorf("nothing changed: write the store: %w", err)
 	}
-	ch, err := a.kernel.Sync(policy.Compile(e.set, p.ports, p.caps, a.now()))
+	ch, err := a.write(was, e, p)
 	if err != nil {
 		err = fmt.Errorf("nothing changed: write the rules: %w", err)
 		// The caller may be gone; what was begun is put back all the same.
 		if _, uerr := a.store.Commit(context.WithoutCancel(ctx), undo); uerr != nil {
 			err = errors.Join(err, fmt.Errorf("and the store could not be put back: %w", uerr))
 		}
-		return nil, errors.Join(err, a.resync(was, p))
+		return errors.Join(err, a.resync(was, p))
 	}
 	a.mu.Lock()
 	a.set, a.lastSync = e.set, a.now()
 	a.mu.Unlock()
-	a.poke() // for the next expiry
-	a.log.Info("policy changed", "added", len(e.changes.Added), "changed", len(e.changes.Changed), "removed", len(e.changes.Removed))
-	return &control.RuleChange{Added: ch.Added, Updated: ch.Updated, Removed: ch.Removed}, nil
+	if !e.changes.Empty() {
+		a.remember(rec)
+		ans.ID, ans.ConfirmBy = rec.ID, rec.ConfirmBy
+		ans.Rules = &control.RuleChange{Added: ch.Added, Updated: ch.Updated, Removed: ch.Removed}
+		a.log.Info("policy changed", "change", rec.ID, "command", in.command, "by", in.by, "why", in.why,
+			"added", rec.Added, "changed", rec.Changed, "removed", rec.Removed)
+	}
+	a.pushPeers(ctx, ans)
+	a.poke() // for the next expiry, and what is to be tidied up
+	return nil
+}
+
+// write brings an edit into the kernel.
+func (a *Agent) write(was *policy.Set, e *edit, p plan) (loader.Change, error) {
+	if e.changes.Empty() {
+		return loader.Change{}, nil
+	}
+	return a.kernel.Sync(policy.Compile(e.set, p.ports, p.caps, a.now()))
 }
 
 // cutOff are the open connections whose source passes by the one set and no
@@ -160,26 +142,25 @@ func (a *Agent) addEntries(r *http.Request) (any, error) {
 	if len(req.Entries) == 0 {
 		return nil, control.Errorf(http.StatusBadRequest, "no entries given")
 	}
-	who := control.CallerOf(r.Context()).String()
-	return a.change(r.Context(), req.DryRun, req.Kill, func(e *edit, p plan) error {
+	if req.Command == "" {
+		req.Command = string(req.Entries[0].Action) + " add"
+	}
+	in := asked(r, req.Command, req.Why, req.DryRun, req.Kill)
+	return a.change(r.Context(), in, func(e *edit, p plan) error {
 		now := a.now()
-		for _, entry := range req.Entries {
-			entry.Origin, entry.Feed, entry.By, entry.At = policy.Operator, "", who, now
-			asked := entry
-			entry, warning, err := policy.New(asked, p.numbers())
+		for _, wish := range req.Entries {
+			wish.Origin, wish.Feed, wish.By, wish.At = policy.Operator, "", in.by, now
+			entry, warning, err := policy.New(wish, p.numbers())
 			if err != nil {
-				return control.Errorf(http.StatusBadRequest, "%s %s: %w; nothing changed", asked.Action, asked.Prefix, err)
+				return control.Errorf(http.StatusBadRequest, "%s %s: %w; nothing changed", wish.Action, wish.Prefix, err)
 			}
 			if warning != "" {
 				e.warnings = append(e.warnings, warning)
 			}
-			if entry.Relay {
-				e.warnings = append(e.warnings, fmt.Sprintf("%s: the relay right is kept, but the relay does not act on it yet: its users log in", entry.Prefix))
-			}
 			if entry.Expired(now) {
 				return control.Errorf(http.StatusBadRequest, "%s: it would have expired already; nothing changed", entry.Prefix)
 			}
-			if err := conflicts(e.set, now, entry); err != nil {
+			if err := e.set.Conflict(now, entry); err != nil {
 				return control.Errorf(http.StatusConflict, "%w; nothing changed", err)
 			}
 			e.put(entry)
@@ -188,26 +169,18 @@ func (a *Agent) addEntries(r *http.Request) (any, error) {
 	})
 }
 
-// conflicts says whether an entry contradicts one that is there, by trying it
-// on a copy.
-func conflicts(s *policy.Set, now time.Time, e policy.Entry) error {
-	_, _, err := s.Clone().Add(now, e)
-	return err
-}
-
 // removeEntries answers POST /v1/entries/remove.
 func (a *Agent) removeEntries(r *http.Request) (any, error) {
 	var req control.Remove
 	if err := control.Decode(r, &req); err != nil {
 		return nil, err
 	}
-	return a.change(r.Context(), req.DryRun, req.Kill, func(e *edit, _ plan) error {
+	in := asked(r, string(req.Action)+" remove", req.Why, req.DryRun, req.Kill)
+	return a.change(r.Context(), in, func(e *edit, _ plan) error {
 		for _, p := range req.Prefixes {
 			gone := false
 			for _, origin := range []policy.Origin{policy.Operator, policy.File} {
-				old, removed := e.set.Remove(policy.Key{Origin: origin, Action: req.Action, Prefix: p.Masked()})
-				if removed {
-					e.changes.Removed = append(e.changes.Removed, old)
+				if e.remove(policy.Key{Origin: origin, Action: req.Action, Prefix: p.Masked()}) {
 					gone = true
 				}
 			}
@@ -219,9 +192,29 @@ func (a *Agent) removeEntries(r *http.Request) (any, error) {
 	})
 }
 
-func orEmpty[T any](s []T) []T {
-	if s == nil {
-		return []T{}
+// keepExpired is how long an expired entry stays for those who ask what it was.
+const keepExpired = 30 * 24 * time.Hour
+
+// purge removes entries that expired long ago.
+func (a *Agent) purge(ctx context.Context) {
+	set, _ := a.state()
+	limit := a.now().Add(-keepExpired)
+	var old []policy.Entry
+	for e := range set.All() {
+		if e.Expired(limit) {
+			old = append(old, e)
+		}
 	}
-	return s
+	if len(old) == 0 {
+		return
+	}
+	_, err := a.change(ctx, own("expiry", fmt.Sprintf("expired %d days ago", int(keepExpired.Hours()/24))), func(e *edit, _ plan) error {
+		for _, entry := range old {
+			if now, ok := e.set.Get(entry.Key()); ok && now.Expired(limit) {
+				e.remove(entry.Key())
+			}
+		}
+		return nil
+	})
+	a.problem("expiry", err)
 }

@@ -7,8 +7,9 @@
 // filter without its rules. Run serves until its context ends; the filter goes
 // on enforcing after that. Every change takes one way: the store is written,
 // the kernel is synced, the caller is answered; where the kernel refuses, the
-// store is put back.
+// store is put back. With the entries the store takes who changed them and
+// why (history.go), and until when a change has to be confirmed (undo.go).
 //
-// The package reads no file but the store, and knows nothing of what the relay
+// The package reads no files but those in the store's folder, and knows nothing of what the relay
 // serves: accounts are documents to it, and settings bytes.
 package agent

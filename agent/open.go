@@ -10,7 +10,6 @@ import (
 
 	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/agent/policy"
-	"github.com/synward/synward/agent/store"
 	"github.com/synward/synward/agent/supervise"
 	"github.com/synward/synward/loader"
 )
@@ -61,6 +60,7 @@ func New(ctx context.Context, o Options) (_ *Agent, err error) {
 		return nil, err
 	}
 	undo = append(undo, forget)
+	a.problem("confirmation", a.rollBack(ctx)) // what waited too long while no agent ran
 	if err := a.enforce(); err != nil {
 		return nil, err
 	}
@@ -71,22 +71,8 @@ func newAgent(o Options) *Agent {
 	return &Agent{
 		log: o.Log.With("component", "agent"), version: o.Version, now: o.Now, began: o.Now(),
 		events: newRing[control.Event](keepEvents), outcomes: newRing[json.RawMessage](keepOutcomes),
-		wake: make(chan struct{}, 1), problems: map[string]string{},
+		wake: make(chan struct{}, 1), problems: map[string]string{}, tasks: o.Tasks,
 	}
-}
-
-// openStore opens the store and reads the policy from it.
-func (a *Agent) openStore(ctx context.Context, path string) error {
-	s, err := store.OpenBolt(path)
-	if err != nil {
-		return err
-	}
-	entries, _, err := store.Entries(ctx, s)
-	if err != nil {
-		return errors.Join(err, s.Close())
-	}
-	a.store, a.set = s, policy.NewSet(entries...)
-	return nil
 }
 
 // prepareRelay binds the relay's ports. It does not listen on them yet: that

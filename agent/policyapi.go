@@ -16,7 +16,7 @@ func (a *Agent) exportPolicy(*http.Request) (any, error) {
 	var text strings.Builder
 	err := policy.Format(&text, func(yield func(policy.Entry) bool) {
 		for e := range set.All() {
-			if own(e) && !e.Expired(a.now()) && !yield(e) {
+			if isOwn(e) && !e.Expired(a.now()) && !yield(e) {
 				return
 			}
 		}
@@ -24,7 +24,7 @@ func (a *Agent) exportPolicy(*http.Request) (any, error) {
 	return map[string]string{"text": text.String()}, err
 }
 
-func own(e policy.Entry) bool { return e.Origin == policy.Operator || e.Origin == policy.File }
+func isOwn(e policy.Entry) bool { return e.Origin == policy.Operator || e.Origin == policy.File }
 
 // applyPolicy answers POST /v1/policy: the operator's own entries become what
 // the text says, all or nothing. An entry that is there by a command and that
@@ -34,8 +34,14 @@ func (a *Agent) applyPolicy(r *http.Request) (any, error) {
 	if err := control.Decode(r, &req); err != nil {
 		return nil, err
 	}
-	who := control.CallerOf(r.Context()).String()
-	return a.change(r.Context(), req.DryRun, false, func(e *edit, p plan) error {
+	in := asked(r, "policy apply", req.Why, req.DryRun, req.Kill)
+	if req.Confirm != "" {
+		var err error
+		if in.confirm, err = policy.ParseTTL(req.Confirm); err != nil {
+			return nil, control.Errorf(http.StatusBadRequest, "confirm: %w", err)
+		}
+	}
+	return a.change(r.Context(), in, func(e *edit, p plan) error {
 		now := a.now()
 		entries, warnings, err := policy.Parse(strings.NewReader(req.Text), policy.ParseOptions{
 			Name: req.Name, Origin: policy.File, Ports: p.numbers(), Now: now,
@@ -48,7 +54,7 @@ func (a *Agent) applyPolicy(r *http.Request) (any, error) {
 		}
 		keep := map[policy.Key]bool{}
 		for _, entry := range entries {
-			entry.By, entry.At = who, now
+			entry.By, entry.At = in.by, now
 			if twin, ok := e.set.Get(byCommand(entry)); ok && twin.Same(asCommand(entry)) {
 				entry = twin
 			}
@@ -56,9 +62,8 @@ func (a *Agent) applyPolicy(r *http.Request) (any, error) {
 			e.put(entry)
 		}
 		for _, old := range slices.Collect(e.set.All()) {
-			if own(old) && !old.Expired(now) && !keep[old.Key()] {
-				e.set.Remove(old.Key())
-				e.changes.Removed = append(e.changes.Removed, old)
+			if isOwn(old) && !old.Expired(now) && !keep[old.Key()] {
+				e.remove(old.Key())
 			}
 		}
 		return nil

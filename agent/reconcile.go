@@ -24,6 +24,9 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 			// A little late, so that the entry has expired by every clock.
 			wait = min(wait, max(next.Sub(a.now())+50*time.Millisecond, 0))
 		}
+		if p := a.waiting(); p != nil {
+			wait = min(wait, max(p.Deadline.Sub(a.now()), 0))
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -33,8 +36,18 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 			timer.Stop()
 		case <-timer.C:
 		}
+		a.problem("confirmation", a.rollBack(ctx))
 		a.reconcile()
+		a.tidy(ctx)
 	}
+}
+
+// tidy does what follows from changes and from time, and may fail without harm.
+func (a *Agent) tidy(ctx context.Context) {
+	a.pushPeers(ctx, nil)
+	a.purge(ctx)
+	a.problem("history", a.trimHistory(ctx))
+	a.problem("last good policy", a.saveLastGood())
 }
 
 // poke asks for a reconcile soon.

@@ -15,7 +15,8 @@ import (
 	"github.com/synward/synward/agent/store"
 )
 
-// relaySettings makes the relay's settings of the accounts as they are now.
+// relaySettings makes the relay's settings of accounts and entries as they are
+// now.
 func (a *Agent) relaySettings(ctx context.Context) ([]byte, error) {
 	docs, _, err := store.Docs(ctx, a.store, accounts)
 	if err != nil {
@@ -25,10 +26,12 @@ func (a *Agent) relaySettings(ctx context.Context) ([]byte, error) {
 	for _, d := range docs {
 		raw = append(raw, d.Data)
 	}
-	a.mu.RLock()
+	peers := a.peers()
+	a.mu.Lock()
 	settings := a.settings
-	a.mu.RUnlock()
-	return settings(raw)
+	a.granted = peers
+	a.mu.Unlock()
+	return settings(Grants{Accounts: raw, Peers: peers})
 }
 
 // relayStatus is how the relay fares, with its own account of itself.

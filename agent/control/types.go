@@ -13,6 +13,8 @@ import (
 // The agent sets origin, who and when.
 type Add struct {
 	Entries []policy.Entry `json:"entries"`
+	Command string         `json:"command,omitempty"` // for history; default "allow add" or "deny add"
+	Why     string         `json:"why,omitempty"`     // for history
 	DryRun  bool           `json:"dry_run,omitempty"`
 	Kill    bool           `json:"kill,omitempty"` // end connections that no longer pass
 }
@@ -22,16 +24,21 @@ type Add struct {
 type Remove struct {
 	Action   policy.Action  `json:"action"`
 	Prefixes []netip.Prefix `json:"prefixes"`
+	Why      string         `json:"why,omitempty"` // for history
 	DryRun   bool           `json:"dry_run,omitempty"`
 	Kill     bool           `json:"kill,omitempty"`
 }
 
 // Apply is the body of POST /v1/policy: the whole policy's text form. It
-// replaces the entries of origin file.
+// replaces the entries of origin file. With Confirm it is undone after that
+// time unless POST /v1/policy/confirm comes.
 type Apply struct {
-	Name   string `json:"name"` // of the file, for messages
-	Text   string `json:"text"`
-	DryRun bool   `json:"dry_run,omitempty"`
+	Name    string `json:"name"` // of the file, for messages
+	Text    string `json:"text"`
+	Why     string `json:"why,omitempty"`     // for history
+	Confirm string `json:"confirm,omitempty"` // "2m"
+	DryRun  bool   `json:"dry_run,omitempty"`
+	Kill    bool   `json:"kill,omitempty"`
 }
 
 // Changed answers a change once the kernel has it, or would answer it with
@@ -41,11 +48,13 @@ type Changed struct {
 	Added     []policy.Entry   `json:"added"`
 	Changed   []policy.Changed `json:"changed"`
 	Removed   []policy.Entry   `json:"removed"`
-	Unchanged int              `json:"unchanged"`         // entries that were as wished already
-	Missing   []netip.Prefix   `json:"missing,omitempty"` // to be removed, but not there
-	Rules     *RuleChange      `json:"rules,omitempty"`   // what the kernel's maps took; not with DryRun
-	CutOff    []Connection     `json:"cut_off,omitempty"` // open connections whose source no longer passes
-	Killed    int              `json:"killed,omitempty"`  // how many of them were ended
+	Unchanged int              `json:"unchanged"`           // entries that were as wished already
+	ID        uint64           `json:"id,omitempty"`        // of the change in history; none where nothing changed
+	ConfirmBy time.Time        `json:"confirm_by,omitzero"` // it is undone then, unless it is confirmed
+	Missing   []netip.Prefix   `json:"missing,omitempty"`   // to be removed, but not there
+	Rules     *RuleChange      `json:"rules,omitempty"`     // what the kernel's maps took; not with DryRun
+	CutOff    []Connection     `json:"cut_off,omitempty"`   // open connections whose source no longer passes
+	Killed    int              `json:"killed,omitempty"`    // how many of them were ended
 	Warnings  []string         `json:"warnings,omitempty"`
 }
 
@@ -95,7 +104,8 @@ type Counter struct {
 // Status answers GET /v1/status. The command makes one of the pins alone where
 // the agent is down; what only the agent knows is then empty.
 type Status struct {
-	Agent    *AgentStatus `json:"agent"` // null = the agent is down
+	Agent    *AgentStatus `json:"agent"`             // null = the agent is down
+	Pending  *Pending     `json:"pending,omitempty"` // waits for policy confirm
 	Filter   FilterStatus `json:"filter"`
 	Relay    *RelayStatus `json:"relay,omitempty"` // absent = not enabled, or not known
 	Problems []string     `json:"problems,omitempty"`

@@ -55,10 +55,10 @@ func relayOptions(f file, binary string) (*agent.RelayOptions, error) {
 }
 
 // relaySettings makes the document that the relay is given.
-func relaySettings(c relay.Config) func([]json.RawMessage) ([]byte, error) {
-	return func(docs []json.RawMessage) ([]byte, error) {
-		accounts := make([]account.Account, 0, len(docs))
-		for _, d := range docs {
+func relaySettings(c relay.Config) func(agent.Grants) ([]byte, error) {
+	return func(g agent.Grants) ([]byte, error) {
+		accounts := make([]account.Account, 0, len(g.Accounts))
+		for _, d := range g.Accounts {
 			var a account.Account
 			if err := json.Unmarshal(d, &a); err != nil {
 				return nil, fmt.Errorf("read account: %w", err)
@@ -68,6 +68,9 @@ func relaySettings(c relay.Config) func([]json.RawMessage) ([]byte, error) {
 		s, err := c.Settings(accounts)
 		if err != nil {
 			return nil, err
+		}
+		for _, p := range g.Peers {
+			s.Peers = append(s.Peers, relay.Peer{Prefix: p.Prefix, Name: p.Name})
 		}
 		return json.Marshal(s)
 	}

@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/policy"
+	"github.com/synward/synward/agent/store"
+)
+
+// intent is who wants a change, why, and how it is to be made.
+type intent struct {
+	by      string
+	uid     *uint32 // nil = the agent itself
+	command string  // for history
+	why     string
+	dryRun  bool
+	kill    bool          // end connections that no longer pass
+	confirm time.Duration // undo it after that time, unless it is confirmed; 0 = it stays
+	undoes  uint64        // the change that this one undoes
+	ends    bool          // it may come while another waits for a confirmation, and ends the wait
+}
+
+// asked is the intent of a request over the control socket.
+func asked(r *http.Request, command, why string, dryRun, kill bool) intent {
+	c := control.CallerOf(r.Context())
+	return intent{by: c.String(), uid: &c.UID, command: command, why: why, dryRun: dryRun, kill: kill}
+}
+
+// own is the intent of the agent itself.
+func own(command, why string) intent { return intent{by: "agent", command: command, why: why} }
+
+// mayWait says whether the change is an operator's, so that another one's wait
+// for its confirmation holds it up.
+func (in intent) mayWait() bool { return in.uid != nil && !in.ends && !in.dryRun }
+
+// edit is a change to the policy in the making: a copy of the set, and what
+// is touched in it. settle tells what differs in the end.
+type edit struct {
+	was       *policy.Set
+	set       *policy.Set
+	touched   map[policy.Key]bool
+	order     []policy.Key
+	changes   policy.Changes
+	unchanged int
+	missing   []netip.Prefix
+	warnings  []string
+	docs      store.Batch // documents that go with it
+	undoDocs  store.Batch
+}
+
+func newEdit(s *policy.Set) *edit {
+	return &edit{was: s, set: s.Clone(), touched: map[policy.Key]bool{}}
+}
+
+func (e *edit) touch(k policy.Key) {
+	if !e.touched[k] {
+		e.touched[k] = true
+		e.order = append(e.order, k)
+	}
+}
+
+// put adds or replaces an entry.
+func (e *edit) put(entry policy.Entry) {
+	e.touch(entry.Key())
+	e.set.Put(entry)
+}
+
+// remove takes an entry out, and says whether it was there.
+func (e *edit) remove(k policy.Key) bool {
+	_, removed := e.set.Remove(k)
+	if removed {
+		e.touch(k)
+	}
+	return removed
+}
+
+// settle works out what the edit has come to. Of an entry that means what it
+// meant before, who made it and when stays too.
+func (e *edit) settle() {
+	e.changes, e.unchanged = policy.Changes{Added: []policy.Entry{}, Changed: []policy.Changed{}, Removed: []policy.Entry{}}, 0
+	for _, k := range e.order {
+		was, before := e.was.Get(k)
+		now, after := e.set.Get(k)
+		switch {
+		case before && after && was.Same(now):
+			e.set.Put(was)
+			e.unchanged++
+		case before && after:
+			e.changes.Changed = append(e.changes.Changed, policy.Changed{Old: was, New: now})
+		case after:
+			e.changes.Added = append(e.changes.Added, now)
+		case before:
+			e.changes.Removed = append(e.changes.Removed, was)
+		}
+	}
+}
+
+// putDoc writes a document with the change; was is what it is now (nil = it is
+// not there).
+func (e *edit) putDoc(d store.Doc, was []byte) {
+	e.docs.PutDocs = append(e.docs.PutDocs, d)
+	e.restoreDoc(d, was)
+}
+
+// deleteDoc deletes a document with the change.
+func (e *edit) deleteDoc(d store.Doc, was []byte) {
+	e.docs.DeleteDocs = append(e.docs.DeleteDocs, d)
+	e.restoreDoc(d, was)
+}
+
+func (e *edit) restoreDoc(d store.Doc, was []byte) {
+	if d.Data = was; was == nil {
+		e.undoDocs.DeleteDocs = append(e.undoDocs.DeleteDocs, d)
+		return
+	}
+	e.undoDocs.PutDocs = append(e.undoDocs.PutDocs, d)
+}
+
+// empty says whether there is nothing to write.
+func (e *edit) empty() bool {
+	return e.changes.Empty() && len(e.docs.PutDocs)+len(e.docs.DeleteDocs) == 0
+}
+
+// batch is what the store has to do, and what undoes it.
+func (e *edit) batch() (do, undo store.Batch) {
+	do, undo = e.docs, e.undoDocs
+	for _, a := range e.changes.Added {
+		do.Put = append(do.Put, a)
+		undo.Delete = append(undo.Delete, a.Key())
+	}
+	for _, c := range e.changes.Changed {
+		do.Put = append(do.Put, c.New)
+		undo.Put = append(undo.Put, c.Old)
+	}
+	for _, r := range e.changes.Removed {
+		do.Delete = append(do.Delete, r.Key())
+		undo.Put = append(undo.Put, r)
+	}
+	return do, undo
+}

@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/synward/synward/agent/policy"
+	"github.com/synward/synward/agent/store"
+)
+
+// lastGoodName is the file beside the store that has the policy as text.
+const lastGoodName = "last-good.policy"
+
+// largePolicy is from how many entries on it is not written after every change.
+const largePolicy = 100_000
+
+// openStore opens the store and reads policy and history from it. A damaged
+// one is moved away, and the last good policy takes its place.
+func (a *Agent) openStore(ctx context.Context, path string) error {
+	a.lastGood = filepath.Join(filepath.Dir(path), lastGoodName)
+	err := a.readStore(ctx, path)
+	if !errors.Is(err, store.ErrCorrupt) {
+		return err
+	}
+	return a.replaceStore(ctx, path, err)
+}
+
+func (a *Agent) readStore(ctx context.Context, path string) (err error) {
+	s, err := store.OpenBolt(path)
+	if err != nil {
+		return err
+	}
+	a.store, a.history, a.pending = s, nil, nil
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	entries, _, err := store.Entries(ctx, s)
+	if err != nil {
+		return err
+	}
+	a.set = policy.NewSet(entries...)
+	if _, _, err := store.Docs(ctx, s, accounts); err != nil {
+		return err
+	}
+	if err := a.loadHistory(ctx); err != nil {
+		return err
+	}
+	return a.loadPending(ctx)
+}
+
+// replaceStore begins a new store with the last good policy and accounts. Where
+// there is none, the damaged store stays where it is and the agent does not
+// start: the filter goes on with the rules that it has.
+func (a *Agent) replaceStore(ctx context.Context, path string, cause error) error {
+	set, err := store.ReadLastGood(a.lastGood, a.now())
+	if err != nil {
+		return fmt.Errorf("%w; and there is no last good policy to go on with: %w", cause, err)
+	}
+	docs, err := readAccounts(a.accountsFile())
+	if err != nil {
+		return fmt.Errorf("%w; and the last good accounts cannot be read: %w", cause, err)
+	}
+	aside := fmt.Sprintf("%s.damaged-%s", path, a.now().UTC().Format("20060102T150405Z"))
+	if err := os.Rename(path, aside); err != nil {
+		return errors.Join(cause, fmt.Errorf("move the damaged store away: %w", err))
+	}
+	b := store.Batch{PutDocs: docs}
+	for e := range set.All() {
+		b.Put = append(b.Put, e)
+	}
+	s, err := store.OpenBolt(path)
+	if err == nil {
+		_, err = s.Commit(ctx, b)
+		err = errors.Join(err, s.Close())
+	}
+	if err == nil {
+		err = a.readStore(ctx, path)
+	}
+	if err != nil {
+		return errors.Join(cause, err, os.Rename(aside, path))
+	}
+	a.problem("store", fmt.Errorf("it was damaged and is moved to %s; the last good policy is in force instead, %d entries and %d accounts, and history begins anew: check it with synward policy export, then restart the agent",
+		aside, set.Len(), len(docs)))
+	return nil
+}
+
+// saveLastGood writes policy and accounts beside the store, where they differ
+// from what stands there.
+func (a *Agent) saveLastGood() error {
+	set, _ := a.state()
+	if set != a.saved && (set.Len() < largePolicy || a.now().Sub(a.savedAt) > time.Minute) {
+		if err := store.WriteLastGood(a.lastGood, set); err != nil {
+			return err
+		}
+		a.saved, a.savedAt = set, a.now()
+	}
+	docs, err := a.Docs(context.Background(), accounts)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(docs)
+	if err != nil {
+		return err
+	}
+	if old, err := os.ReadFile(a.accountsFile()); err == nil && string(old) == string(data) {
+		return nil
+	}
+	return store.WriteFile(a.accountsFile(), data)
+}
+
+func (a *Agent) accountsFile() string {
+	return filepath.Join(filepath.Dir(a.lastGood), "last-good.accounts")
+}
+
+func readAccounts(path string) (docs []store.Doc, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &docs)
+	}
+	return docs, err
+}

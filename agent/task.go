@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/policy"
+	"github.com/synward/synward/agent/store"
+)
+
+// Task is a source of entries beside the operator: names, feeds, what sources
+// did here. Run goes on until the context ends (nil) and changes the policy by
+// the Agent's Change alone.
+type Task interface {
+	Run(ctx context.Context, a *Agent) error
+}
+
+// Update is what a task changes, all or nothing: entries, and the documents in
+// which it keeps its own state. Entries that are as wished already cost nothing.
+type Update struct {
+	By, Command, Why string // for history; By such as "feed:spam"
+	DryRun           bool
+	Remove           []policy.Key // those that are not there are left out
+	Put              []policy.Entry
+	PutDocs          []store.Doc
+	DeleteDocs       []store.Doc
+}
+
+// Change brings an update into store and kernel, by the one way that every
+// change takes; it returns once that is in force. By and At of the entries are
+// filled in.
+func (a *Agent) Change(ctx context.Context, u Update) (control.Changed, error) {
+	in := intent{by: u.By, command: u.Command, why: u.Why, dryRun: u.DryRun}
+	return a.change(ctx, in, func(e *edit, p plan) error {
+		for _, k := range u.Remove {
+			e.remove(k)
+		}
+		now := a.now()
+		for _, wish := range u.Put {
+			wish.By, wish.At = u.By, now
+			entry, _, err := policy.New(wish, nil)
+			if err != nil {
+				return fmt.Errorf("%s %s: %w; nothing changed", wish.Action, wish.Prefix, err)
+			}
+			e.put(entry)
+		}
+		for _, d := range u.DeleteDocs {
+			if err := a.withDoc(ctx, d, e.deleteDoc); err != nil {
+				return err
+			}
+		}
+		for _, d := range u.PutDocs {
+			if err := a.withDoc(ctx, d, e.putDoc); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// withDoc hands a document on together with what the store has of it now.
+func (a *Agent) withDoc(ctx context.Context, d store.Doc, fn func(d store.Doc, was []byte)) error {
+	was, found, err := store.GetDoc(ctx, a.store, d.Collection, d.Name)
+	if err != nil {
+		return err
+	}
+	if found && was == nil {
+		was = []byte{}
+	}
+	fn(d, was)
+	return nil
+}
+
+// Policy is the policy as it is now, not to be written to.
+func (a *Agent) Policy() *policy.Set {
+	set, _ := a.state()
+	return set
+}
+
+// Docs reads a collection of the store.
+func (a *Agent) Docs(ctx context.Context, collection string) ([]store.Doc, error) {
+	docs, _, err := store.Docs(ctx, a.store, collection)
+	return docs, err
+}
+
+// Problem says in status what is wrong with a part of a task's; nil: nothing is.
+func (a *Agent) Problem(part string, err error) { a.problem(part, err) }
