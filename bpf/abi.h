@@ -37,12 +37,17 @@ enum decision {
 	DECISION_DROP = 2, /* equals rule.Drop */
 };
 
-/* The one word that every packet reads first. It says which half of the
- * double-buffered maps is in force, so that a whole policy changes at once. */
+/* The one word that every packet reads first, and once. It says which half of
+ * the double-buffered maps is in force, so that a whole policy changes at once,
+ * and which index of it may answer before the tries. */
 struct state {
 	__u32 version; /* ABI_VERSION */
-	__u32 active;  /* 0 or 1 */
+	__u32 current; /* half in bit 0; above it 0 = no index, or the index + 1 */
+	__u64 build;   /* hash of the object whose program is in force */
 };
+#define HALF(current) ((current) & 1)
+#define INDEX(current) ((current) >> 1)
+#define INDEXES 2
 
 struct port {
 	__be16 number; /* 0 = slot not in use */
@@ -93,6 +98,32 @@ struct entry {
 	__u8 shared;	 /* caps count for the whole prefix, not per source */
 	__u8 pad[2];
 };
+
+/* Where the ranges of a chunk of the address space stand: of an IPv4 /16, or of
+ * an IPv6 /32. With no ranges the whole chunk has one rule, `first`. */
+struct chunk {
+	__u32 first;
+	__u32 count;
+};
+
+/* An IPv6 chunk in its hash table. */
+struct chunk6 {
+	__be32 key;
+	__u32 used;
+	struct chunk chunk;
+};
+
+/* One index. It knows every IPv4 address; of IPv6 what its tables tell. */
+struct index {
+	__u32 v6;    /* 0: ask the trie for IPv6 */
+	__u32 mask6; /* of the hash table, a power of two less one */
+};
+
+/* A range of a chunk, in order: its first address within the chunk in the upper
+ * half, the rule in the lower. */
+#define RANGE_FROM(r) ((__u64)(r) >> 32)
+#define RANGE_RULE(r) ((__u32)(r))
+#define ASK_TRIE 0xffffffff /* as a rule: prefixes longer than the index sees */
 
 struct hit {
 	__u64 count;
@@ -165,13 +196,16 @@ struct probe {
 };
 #define PROBE_MAGIC 0x53594e57 /* "SYNW" */
 
-_Static_assert(sizeof(struct state) == 8, "state");
+_Static_assert(sizeof(struct state) == 16, "state");
 _Static_assert(sizeof(struct port) == 8, "port");
 _Static_assert(sizeof(struct config) == MAX_PORTS * 8 + 32, "config");
 _Static_assert(sizeof(struct prefix4) == 8, "prefix4");
 _Static_assert(sizeof(struct prefix6) == 20, "prefix6");
 _Static_assert(sizeof(struct rule) == MAX_PORTS * 4 + 8, "rule");
 _Static_assert(sizeof(struct entry) == 32, "entry");
+_Static_assert(sizeof(struct chunk) == 8, "chunk");
+_Static_assert(sizeof(struct chunk6) == 16, "chunk6");
+_Static_assert(sizeof(struct index) == 8, "index");
 _Static_assert(sizeof(struct hit) == 16, "hit");
 _Static_assert(sizeof(struct counter) == 16, "counter");
 _Static_assert(sizeof(struct event) == 48, "event");

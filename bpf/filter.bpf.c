@@ -52,17 +52,17 @@ static __always_inline void give_up(struct outcome *o)
 }
 
 /* The policy's verdict on a packet to a protected port. */
-static __always_inline bool decide(__u32 half, const struct packet *p, bool probe, struct match *m,
-				   struct outcome *o)
+static __always_inline bool decide(__u32 current, const struct packet *p, bool probe,
+				   struct match *m, struct outcome *o)
 {
-	if (!match(half, p, o->slot, m)) {
+	if (!match(current, p, o->slot, m)) {
 		give_up(o);
 		return false;
 	}
 	if (m->index >= MAX_PORTS) {
 		o->entry = m->entry->id;
 		if (!probe && p->syn)
-			count_hit(half, m->index);
+			count_hit(HALF(current), m->index);
 	}
 	if (m->entry->decision != DECISION_PASS) {
 		refuse(o, m->index < MAX_PORTS ? REASON_NO_ENTRY : REASON_DENIED);
@@ -92,7 +92,7 @@ static __always_inline enum reason cap_connections(const struct entry *e, const 
 	return REASON_CONNECTIONS;
 }
 
-static __always_inline void judge_attempt(const struct config *cfg, __u32 half,
+static __always_inline void judge_attempt(const struct config *cfg, __u32 current,
 					  const struct packet *p, struct probe *q,
 					  struct outcome *o)
 {
@@ -100,7 +100,7 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 half,
 	struct match m = {};
 	enum reason over;
 
-	if (!decide(half, p, q, &m, o))
+	if (!decide(current, p, q, &m, o))
 		return;
 	if (p->fragment) { /* no stack sends one: RFC 1858, RFC 3128 */
 		refuse(o, REASON_FRAGMENT);
@@ -121,8 +121,8 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 half,
 }
 
 /* Any other segment: does it give birth to a connection, and may it? */
-static __always_inline void judge_segment(struct xdp_md *ctx, const struct config *cfg, __u32 half,
-					  const struct packet *p, struct outcome *o)
+static __always_inline void judge_segment(struct xdp_md *ctx, const struct config *cfg,
+					  __u32 current, const struct packet *p, struct outcome *o)
 {
 	bool all = cfg->ports[o->slot & (MAX_PORTS - 1)].all;
 	struct source source;
@@ -131,7 +131,7 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 	enum birth birth;
 	enum reason over;
 
-	if ((all || p->fragment) && !decide(half, p, true, &m, o)) {
+	if ((all || p->fragment) && !decide(current, p, true, &m, o)) {
 		if (o->decision == DECISION_DROP)
 			refuse(o, p->fragment ? REASON_FRAGMENT : REASON_SEGMENT);
 		return;
@@ -146,7 +146,7 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 		refuse(o, REASON_STRAY);
 		return;
 	}
-	if (!decide(half, p, true, &m, o))
+	if (!decide(current, p, true, &m, o))
 		return; /* its entry went between the SYN and this */
 	make_source(cfg, m.entry, p->source, &source);
 	over = admit(m.entry, &source, &flow);
@@ -161,7 +161,7 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 
 /* What the filter thinks of a packet. Segments of open connections and all
  * that is not TCP to a protected port leave it as REASON_NOT_OURS. */
-static __always_inline void judge(struct xdp_md *ctx, const struct config *cfg, __u32 half,
+static __always_inline void judge(struct xdp_md *ctx, const struct config *cfg, __u32 current,
 				  struct packet *p, struct probe *q, struct outcome *o)
 {
 	if (o->reason) { /* the parser was led astray: it may be for any port */
@@ -178,9 +178,9 @@ static __always_inline void judge(struct xdp_md *ctx, const struct config *cfg, 
 	if (!p->flags)
 		refuse(o, p->fragment ? REASON_FRAGMENT : REASON_TRUNCATED);
 	else if (p->syn)
-		judge_attempt(cfg, half, p, q, o);
+		judge_attempt(cfg, current, p, q, o);
 	else
-		judge_segment(ctx, cfg, half, p, o);
+		judge_segment(ctx, cfg, current, p, o);
 	if (o->decision == DECISION_DROP && cfg->ports[o->slot].observe)
 		o->observed = true;
 }
@@ -217,16 +217,16 @@ int synward(struct xdp_md *ctx)
 	struct packet p = {};
 	const struct config *cfg;
 	struct probe *q;
-	__u32 half;
+	__u32 current;
 
 	parse(ctx, &p, &o.reason);
 	if (!o.reason && !p.tcp)
 		return XDP_PASS;
-	cfg = current_config(&half);
+	cfg = current_config(&current);
 	if (!cfg)
 		return XDP_PASS;
 	q = find_probe(ctx);
-	judge(ctx, cfg, half, &p, q, &o);
+	judge(ctx, cfg, current, &p, q, &o);
 	if (o.reason == REASON_NOT_OURS)
 		return XDP_PASS;
 	if (!q) {
@@ -246,14 +246,14 @@ int ledger(struct bpf_sock_ops *o)
 	struct bpf_sock *sk = o->sk;
 	__u32 op = o->op, to = o->args[1];
 	const struct config *cfg;
-	__u32 half;
+	__u32 current;
 
 	if (!sk)
 		return 1;
 	if (op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
-		cfg = current_config(&half);
+		cfg = current_config(&current);
 		if (cfg)
-			on_open(o, sk, cfg, half);
+			on_open(o, sk, cfg, current);
 	} else if (op == BPF_SOCK_OPS_STATE_CB && to == BPF_TCP_CLOSE) {
 		on_close(o, sk);
 	}
@@ -319,6 +319,7 @@ const struct hit *hit_layout;
 const struct event *event_layout;
 const struct probe *probe_layout;
 const struct source *source_layout;
+const struct chunk6 *chunk6_layout;
 const struct usage *usage_layout;
 const enum reason *reason_layout;
 const enum decision *decision_layout;

@@ -12,18 +12,19 @@
 
 __u32 find_slot(const struct config *cfg, __be16 port);
 
-static __always_inline const struct config *current_config(__u32 *half)
+static __always_inline const struct config *current_config(__u32 *current)
 {
-	__u32 zero = 0;
+	__u32 zero = 0, half;
 	struct state *st = bpf_map_lookup_elem(&states, &zero);
 
-	*half = st ? st->active : 0;
-	return bpf_map_lookup_elem(&configs, half);
+	*current = st ? LOAD(st->current) : 0;
+	half = HALF(*current);
+	return bpf_map_lookup_elem(&configs, &half);
 }
 
 /* The entry that lets a flow's client pass; false: it does not count. */
-static __always_inline bool find_account(const struct config *cfg, __u32 half, const struct flow *f,
-					 struct source *s)
+static __always_inline bool find_account(const struct config *cfg, __u32 current,
+					 const struct flow *f, struct source *s)
 {
 	struct packet p = {};
 	struct match m = {};
@@ -33,7 +34,7 @@ static __always_inline bool find_account(const struct config *cfg, __u32 half, c
 		return false;
 	__builtin_memcpy(p.source, f->saddr, sizeof(p.source));
 	p.v6 = p.source[0] || p.source[1] || p.source[2] != bpf_htonl(0xffff);
-	if (!match(half, &p, slot, &m) || m.entry->decision != DECISION_PASS)
+	if (!match(current, &p, slot, &m) || m.entry->decision != DECISION_PASS)
 		return false;
 	make_source(cfg, m.entry, p.source, s);
 	return true;
@@ -42,7 +43,7 @@ static __always_inline bool find_account(const struct config *cfg, __u32 half, c
 /* Who deletes the token owns its slot. A socket without one was there before
  * the gate saw it: it counts, whatever the cap. */
 static __always_inline void open_account(struct account *a, const struct flow *f,
-					 const struct config *cfg, __u32 half)
+					 const struct config *cfg, __u32 current)
 {
 	struct token *t = bpf_map_lookup_elem(&tokens, f);
 	struct source s = {};
@@ -56,7 +57,7 @@ static __always_inline void open_account(struct account *a, const struct flow *f
 			return;
 		}
 	}
-	if (!find_account(cfg, half, f, &s))
+	if (!find_account(cfg, current, f, &s))
 		return;
 	u = find_usage(&s);
 	if (!u || !reserve(u, 0))
@@ -67,8 +68,8 @@ static __always_inline void open_account(struct account *a, const struct flow *f
 
 static __always_inline void close_account(struct account *a)
 {
-	__u32 half;
-	const struct config *cfg = current_config(&half);
+	__u32 current;
+	const struct config *cfg = current_config(&current);
 
 	if (cfg && LOAD(a->epoch) == cfg->epoch && __sync_lock_test_and_set(&a->counted, 0))
 		release(&a->source);
@@ -130,7 +131,7 @@ static __always_inline void keep_alive(struct bpf_sock_ops *o)
 }
 
 static __always_inline void on_open(struct bpf_sock_ops *o, struct bpf_sock *sk,
-				    const struct config *cfg, __u32 half)
+				    const struct config *cfg, __u32 current)
 {
 	struct flow f = {};
 	struct account *a;
@@ -145,7 +146,7 @@ static __always_inline void on_open(struct bpf_sock_ops *o, struct bpf_sock *sk,
 	keep_alive(o);
 	if (a) {
 		if (first_sight(a, cfg))
-			open_account(a, &f, cfg, half);
+			open_account(a, &f, cfg, current);
 		return;
 	}
 	/* no memory: the token itself stands for the socket until it closes */
@@ -199,7 +200,7 @@ static __always_inline int on_state(struct sock *sk, int from, int to)
 	const struct config *cfg;
 	struct flow f = {};
 	struct account *a;
-	__u32 half;
+	__u32 current;
 
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
@@ -211,14 +212,14 @@ static __always_inline int on_state(struct sock *sk, int from, int to)
 	}
 	if (from != BPF_TCP_SYN_RECV || to != BPF_TCP_ESTABLISHED)
 		return 0;
-	cfg = current_config(&half);
+	cfg = current_config(&current);
 	if (!cfg || cfg->netns != sk->__sk_common.skc_net.net->net_cookie)
 		return 0;
 	if (!socket_flow(sk, &f) || find_slot(cfg, f.dport) >= MAX_PORTS)
 		return 0;
 	a = bpf_sk_storage_get(&accounts, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (a && first_sight(a, cfg))
-		open_account(a, &f, cfg, half);
+		open_account(a, &f, cfg, current);
 	return 0;
 }
 
@@ -230,9 +231,9 @@ static __always_inline void adopt_socket(struct sock *sk)
 	int flags = BPF_SOCK_OPS_STATE_CB_FLAG;
 	struct flow f = {};
 	struct account *a;
-	__u32 half;
+	__u32 current;
 
-	cfg = current_config(&half);
+	cfg = current_config(&current);
 	if (!cfg || cfg->netns != sk->__sk_common.skc_net.net->net_cookie)
 		return;
 	if (!socket_flow(sk, &f) || find_slot(cfg, f.dport) >= MAX_PORTS)
@@ -243,5 +244,5 @@ static __always_inline void adopt_socket(struct sock *sk)
 	/* from 6.12 on sockops tells of this one's end too; before, the tracepoint */
 	bpf_setsockopt(sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
 	if (first_sight(a, cfg))
-		open_account(a, &f, cfg, half);
+		open_account(a, &f, cfg, current);
 }

@@ -53,6 +53,91 @@ struct {
 		});
 } prefixes6 SEC(".maps");
 
+/* The index: what the tries say, in a form that answers at once (DXR, Zec, Rizzo
+ * and Mikuc 2012). Compiled by the agent from the same rules, in one of INDEXES
+ * buffers while the other is in force; memory-mapped, so that it is a copy. */
+
+/* index → how far it answers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INDEXES);
+	__type(key, __u32);
+	__type(value, struct index);
+} indexes SEC(".maps");
+
+/* index * TOUCHED_WORDS + address / 2^14 → a bit for each IPv4 /24 that a prefix
+ * touches, 2 MiB an index. Most strangers are answered here. The same for IPv6,
+ * with a hash of the /32. */
+#define TOUCHED_WORDS (1 << 18)
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INDEXES *TOUCHED_WORDS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+} touched4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INDEXES *TOUCHED_WORDS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+} touched6 SEC(".maps");
+
+/* index * 65536 + upper half of the address → the chunk. */
+#define CHUNKS4 65536
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INDEXES *CHUNKS4);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct chunk);
+} chunks4 SEC(".maps");
+
+/* index → hash table of the touched /32s; index → ranges. Sized for the policy. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, INDEXES);
+	__type(key, __u32);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_ARRAY);
+			__uint(max_entries, 1);
+			__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+			__uint(key_size, sizeof(__u32));
+			__uint(value_size, sizeof(struct chunk6));
+		});
+} chunks6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, INDEXES);
+	__type(key, __u32);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_ARRAY);
+			__uint(max_entries, 1);
+			__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+			__uint(key_size, sizeof(__u32));
+			__uint(value_size, sizeof(__u64));
+		});
+} ranges4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, INDEXES);
+	__type(key, __u32);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_ARRAY);
+			__uint(max_entries, 1);
+			__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+			__uint(key_size, sizeof(__u32));
+			__uint(value_size, sizeof(__u64));
+		});
+} ranges6 SEC(".maps");
+
 /* half → index → rule, entry, hit. The agent writes the first two, attempts
  * read; attempts count hits, the agent reads them. A rule's slot is written
  * before a trie points to it and reused only after a grace period. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Which entry decides for a source on a port. */
 #pragma once
+#include "index.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -10,11 +11,14 @@ struct match {
 	__u32 index; /* of the entry; below MAX_PORTS it is a port's default */
 };
 
-/* The index of the rule of the longest matching prefix; 0 = none. */
-static __always_inline bool find_rule(__u32 half, const struct packet *p, __u32 *index)
+/* The slot of the rule of the longest matching prefix; 0 = none. */
+static __always_inline bool find_rule(__u32 current, const struct packet *p, __u32 *index)
 {
-	__u32 *found;
+	__u32 half = HALF(current), *found;
 	void *trie;
+
+	if (INDEX(current) && ask_index(INDEX(current) - 1, p, index) && *index != ASK_TRIE)
+		return true;
 
 	if (p->v6) {
 		struct prefix6 key = {.len = 128};
@@ -66,13 +70,14 @@ __noinline bool follow_rule(__u32 half, __u32 index, __u32 slot, __u32 *entry)
 }
 
 /* False: the maps are not what they should be, the filter cannot decide. */
-static __always_inline bool match(__u32 half, const struct packet *p, __u32 slot, struct match *m)
+static __always_inline bool match(__u32 current, const struct packet *p, __u32 slot,
+				  struct match *m)
 {
-	__u32 rule = 0;
+	__u32 rule = 0, half = HALF(current);
 	void *table;
 
 	m->index = slot;
-	if (!find_rule(half, p, &rule))
+	if (!find_rule(current, p, &rule))
 		return false;
 	if (rule && !follow_rule(half, rule, slot, &m->index))
 		return false;

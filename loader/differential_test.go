@@ -1,6 +1,7 @@
 package loader_test
 
 import (
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"net/netip"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/synward/synward/loader"
 	"github.com/synward/synward/loader/rule"
@@ -39,16 +42,23 @@ func randomModel(r frames) model {
 	}
 	used := map[netip.Prefix]bool{}
 	for range r.IntN(40) {
-		p := netip.PrefixFrom(r.addr6(), []int{0, 32, 40, 64, 72, 127, 128}[r.IntN(7)])
-		if r.IntN(3) > 0 {
-			p = netip.PrefixFrom(r.addr4(), []int{0, 8, 15, 16, 23, 24, 30, 31, 32}[r.IntN(9)])
-		}
-		if p = p.Masked(); !used[p] {
+		if p := r.prefix(); !used[p] {
 			used[p] = true
 			m.rules = append(m.rules, rule.Rule{Prefix: p, Steps: randomSteps(r, m)})
 		}
 	}
 	return m
+}
+
+func (r frames) prefix() netip.Prefix {
+	if r.IntN(3) > 0 {
+		return netip.PrefixFrom(r.addr4(), []int{0, 8, 15, 16, 23, 24, 30, 31, 32}[r.IntN(9)]).Masked()
+	}
+	lengths := []int{32, 40, 64, 72, 127, 128, 16, 29, 33, 48}
+	if r.IntN(20) == 0 {
+		lengths = []int{0, 3} // too wide for the index
+	}
+	return netip.PrefixFrom(r.addr6(), lengths[r.IntN(len(lengths))]).Masked()
 }
 
 func randomSteps(r frames, m model) []rule.Step {
@@ -96,9 +106,22 @@ func TestDifferential(t *testing.T) {
 		if c, err := f.Sync(m.compiled()); err != nil || c != (loader.Change{}) {
 			t.Fatalf("a second Sync of the same policy: %+v, %v; want nothing to do", c, err)
 		}
-		for range 2000 {
-			frame := r.frame()
-			reasons[compare(t, f, m, frame)]++
+		for range 5 {
+			for range 200 {
+				reasons[compare(t, f, m, r.frame())]++
+			}
+			withoutIndex(t, f, func() {
+				for range 200 {
+					compare(t, f, m, r.frame())
+				}
+			})
+			d := m.mutate(r)
+			if _, err := f.Update(d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c, err := f.Sync(m.compiled()); err != nil || c != (loader.Change{}) {
+			t.Fatalf("a Sync after Updates: %+v, %v; want nothing to do", c, err)
 		}
 	}
 	for _, reason := range []loader.Reason{loader.NotOurs, loader.Allowed, loader.DefaultPass, loader.NoEntry,
@@ -108,6 +131,53 @@ func TestDifferential(t *testing.T) {
 		}
 	}
 	t.Log(reasons)
+}
+
+// withoutIndex has the tries answer for a while.
+func withoutIndex(t *testing.T, f *loader.Filter, fn func()) {
+	t.Helper()
+	if ok, err := f.Indexed(); !ok || err != nil {
+		t.Fatalf("the index does not answer: %v", err)
+	}
+	states, err := ebpf.LoadPinnedMap(filepath.Join(f.Dir(), "filter", "states"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer states.Close()
+	var was [4]uint32
+	if err := errors.Join(states.Lookup(uint32(0), &was), states.Put(uint32(0), [4]uint32{was[0], was[1] & 1, was[2], was[3]})); err != nil {
+		t.Fatal(err)
+	}
+	fn()
+	if err := states.Put(uint32(0), was); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mutate changes a policy a little, each prefix once, and says how.
+func (m *model) mutate(r frames) rule.Delta {
+	var d rule.Delta
+	touched := map[netip.Prefix]bool{}
+	m.rules = slices.Clone(m.rules)
+	for range 1 + r.IntN(3) {
+		p := r.prefix()
+		remove := len(m.rules) > 0 && r.IntN(2) == 0
+		if remove {
+			p = m.rules[r.IntN(len(m.rules))].Prefix
+		}
+		if touched[p] {
+			continue
+		}
+		touched[p] = true
+		m.rules = slices.DeleteFunc(m.rules, func(x rule.Rule) bool { return x.Prefix == p })
+		if remove {
+			d.Remove = append(d.Remove, p)
+			continue
+		}
+		added := rule.Rule{Prefix: p, Steps: randomSteps(r, *m)}
+		d.Set, m.rules = append(d.Set, added), append(m.rules, added)
+	}
+	return d
 }
 
 func compare(t *testing.T, f *loader.Filter, m model, frame []byte) loader.Reason {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
@@ -36,12 +35,12 @@ func (f *Filter) Events(ctx context.Context, fn func(Event)) error {
 		return fmt.Errorf("open the events: %w", err)
 	}
 	defer r.Close()
-	stop := context.AfterFunc(ctx, func() { r.SetDeadline(time.Unix(0, 1)) })
+	stop := context.AfterFunc(ctx, func() { r.Close() }) // a deadline would wait for the read under way
 	defer stop()
 	var rec ringbuf.Record
 	for {
 		err := r.ReadInto(&rec)
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrClosed) {
+		if errors.Is(err, ringbuf.ErrClosed) {
 			return nil
 		}
 		if err != nil {

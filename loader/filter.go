@@ -1,6 +1,8 @@
 package loader
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,6 +42,8 @@ type Filter struct {
 
 	mu      sync.Mutex    // serialises Sync, Attach and Detach
 	offset  time.Duration // wall clock less CLOCK_BOOTTIME
+	table   *table        // what the half in force holds; nil = not known
+	indexer indexer
 	closers []func() error
 }
 
@@ -109,7 +113,7 @@ func (f *Filter) create() error {
 	}
 	f.prog, f.ledger, f.maps = objs.Synward, objs.filterPrograms, objs.filterMaps
 	f.closers = append(f.closers, objs.Close)
-	if err := f.maps.States.Put(uint32(0), filterState{Version: abiVersion}); err != nil {
+	if err := f.maps.States.Put(uint32(0), filterState{Version: abiVersion, Build: build()}); err != nil {
 		return fmt.Errorf("write the version: %w", err)
 	}
 	return f.dir.commit(f.prog, f.byName())
@@ -157,12 +161,19 @@ func (f *Filter) versionError(why string) error {
 		f.dir, ErrOtherVersion, why)
 }
 
+// build tells objects apart: a hash of this one. Program tags do not serve,
+// they differ between loads of the same program.
+func build() uint64 {
+	sum := sha256.Sum256(_FilterBytes)
+	return binary.NativeEndian.Uint64(sum[:])
+}
+
 // upgrade puts this build's program in the place of the pinned one, link by
 // link, where they differ. The maps stay.
 func (f *Filter) upgrade() error {
-	info, err := f.prog.Info()
+	st, err := f.state()
 	if err != nil {
-		return fmt.Errorf("inspect the pinned program: %w", err)
+		return err
 	}
 	var progs filterPrograms
 	if err := f.spec.LoadAndAssign(&progs, &ebpf.CollectionOptions{MapReplacements: f.byName()}); err != nil {
@@ -170,17 +181,22 @@ func (f *Filter) upgrade() error {
 	}
 	f.closers = append(f.closers, progs.Close)
 	f.ledger = progs
-	if f.spec.Programs[filterProgSynward].Compatible(info) == nil {
+	if st.Build == build() {
 		return nil
 	}
 	old := f.prog
 	f.prog = progs.Synward
-	if err := f.updateLinks(); err != nil {
+	err = f.updateLinks()
+	if err == nil {
+		err = f.dir.replaceProgram(f.prog)
+	}
+	if err != nil {
 		f.prog = old
 		return errors.Join(fmt.Errorf("put the new program in place: %w", err), f.updateLinks())
 	}
 	f.log.Info("filter upgraded in place")
-	return f.dir.replaceProgram(f.prog)
+	st.Build = build()
+	return f.maps.States.Put(uint32(0), st)
 }
 
 func (f *Filter) byName() map[string]*ebpf.Map {
@@ -242,6 +258,9 @@ func (f *Filter) mapFields() map[string]**ebpf.Map {
 		filterMapEntries: &m.Entries, filterMapEvents: &m.Events, filterMapHits: &m.Hits,
 		filterMapMeters: &m.Meters, filterMapPrefixes4: &m.Prefixes4, filterMapPrefixes6: &m.Prefixes6,
 		filterMapRecent: &m.Recent, filterMapRules: &m.Rules, filterMapStates: &m.States,
+		filterMapIndexes: &m.Indexes, filterMapTouched4: &m.Touched4, filterMapTouched6: &m.Touched6,
+		filterMapChunks4: &m.Chunks4, filterMapChunks6: &m.Chunks6,
+		filterMapRanges4: &m.Ranges4, filterMapRanges6: &m.Ranges6,
 		filterMapUsages: &m.Usages, filterMapTokens: &m.Tokens, filterMapAccounts: &m.Accounts,
 		filterMapSweepers: &m.Sweepers, filterMapScratches: &m.Scratches,
 	}

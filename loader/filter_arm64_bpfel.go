@@ -39,6 +39,19 @@ type filterBudget struct {
 	Total      uint64
 }
 
+type filterChunk struct {
+	_     structs.HostLayout
+	First uint32
+	Count uint32
+}
+
+type filterChunk6 struct {
+	_     structs.HostLayout
+	Key   uint32
+	Used  uint32
+	Chunk filterChunk
+}
+
 type filterConfig struct {
 	_          structs.HostLayout
 	Ports      [8]filterPort
@@ -100,6 +113,12 @@ type filterHit struct {
 	_     structs.HostLayout
 	Count uint64
 	Last  uint64
+}
+
+type filterIndex struct {
+	_     structs.HostLayout
+	V6    uint32
+	Mask6 uint32
 }
 
 type filterPort struct {
@@ -188,7 +207,8 @@ type filterSource struct {
 type filterState struct {
 	_       structs.HostLayout
 	Version uint32
-	Active  uint32
+	Current uint32
+	Build   uint64
 }
 
 type filterSweeper struct {
@@ -223,20 +243,27 @@ type filterUsage struct {
 const (
 	filterMapAccounts       = "accounts"
 	filterMapBudget         = "budget"
+	filterMapChunks4        = "chunks4"
+	filterMapChunks6        = "chunks6"
 	filterMapConfigs        = "configs"
 	filterMapCounters       = "counters"
 	filterMapEntries        = "entries"
 	filterMapEvents         = "events"
 	filterMapHits           = "hits"
+	filterMapIndexes        = "indexes"
 	filterMapMeters         = "meters"
 	filterMapPrefixes4      = "prefixes4"
 	filterMapPrefixes6      = "prefixes6"
+	filterMapRanges4        = "ranges4"
+	filterMapRanges6        = "ranges6"
 	filterMapRecent         = "recent"
 	filterMapRules          = "rules"
 	filterMapScratches      = "scratches"
 	filterMapStates         = "states"
 	filterMapSweepers       = "sweepers"
 	filterMapTokens         = "tokens"
+	filterMapTouched4       = "touched4"
+	filterMapTouched6       = "touched6"
 	filterMapUsages         = "usages"
 	filterProgAdopt         = "adopt"
 	filterProgArm           = "arm"
@@ -244,6 +271,7 @@ const (
 	filterProgLedgerA       = "ledger_a"
 	filterProgLedgerB       = "ledger_b"
 	filterProgSynward       = "synward"
+	filterVarChunk6Layout   = "chunk6_layout"
 	filterVarDecisionLayout = "decision_layout"
 	filterVarEntryLayout    = "entry_layout"
 	filterVarEventLayout    = "event_layout"
@@ -313,20 +341,27 @@ type filterProgramSpecs struct {
 type filterMapSpecs struct {
 	Accounts  *ebpf.MapSpec `ebpf:"accounts"`
 	Budget    *ebpf.MapSpec `ebpf:"budget"`
+	Chunks4   *ebpf.MapSpec `ebpf:"chunks4"`
+	Chunks6   *ebpf.MapSpec `ebpf:"chunks6"`
 	Configs   *ebpf.MapSpec `ebpf:"configs"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Hits      *ebpf.MapSpec `ebpf:"hits"`
+	Indexes   *ebpf.MapSpec `ebpf:"indexes"`
 	Meters    *ebpf.MapSpec `ebpf:"meters"`
 	Prefixes4 *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6 *ebpf.MapSpec `ebpf:"prefixes6"`
+	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
+	Ranges6   *ebpf.MapSpec `ebpf:"ranges6"`
 	Recent    *ebpf.MapSpec `ebpf:"recent"`
 	Rules     *ebpf.MapSpec `ebpf:"rules"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	States    *ebpf.MapSpec `ebpf:"states"`
 	Sweepers  *ebpf.MapSpec `ebpf:"sweepers"`
 	Tokens    *ebpf.MapSpec `ebpf:"tokens"`
+	Touched4  *ebpf.MapSpec `ebpf:"touched4"`
+	Touched6  *ebpf.MapSpec `ebpf:"touched6"`
 	Usages    *ebpf.MapSpec `ebpf:"usages"`
 }
 
@@ -334,6 +369,7 @@ type filterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type filterVariableSpecs struct {
+	Chunk6Layout   *ebpf.VariableSpec `ebpf:"chunk6_layout"`
 	DecisionLayout *ebpf.VariableSpec `ebpf:"decision_layout"`
 	EntryLayout    *ebpf.VariableSpec `ebpf:"entry_layout"`
 	EventLayout    *ebpf.VariableSpec `ebpf:"event_layout"`
@@ -369,20 +405,27 @@ func (o *filterObjects) Close() error {
 type filterMaps struct {
 	Accounts  *ebpf.Map `ebpf:"accounts"`
 	Budget    *ebpf.Map `ebpf:"budget"`
+	Chunks4   *ebpf.Map `ebpf:"chunks4"`
+	Chunks6   *ebpf.Map `ebpf:"chunks6"`
 	Configs   *ebpf.Map `ebpf:"configs"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Entries   *ebpf.Map `ebpf:"entries"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Hits      *ebpf.Map `ebpf:"hits"`
+	Indexes   *ebpf.Map `ebpf:"indexes"`
 	Meters    *ebpf.Map `ebpf:"meters"`
 	Prefixes4 *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6 *ebpf.Map `ebpf:"prefixes6"`
+	Ranges4   *ebpf.Map `ebpf:"ranges4"`
+	Ranges6   *ebpf.Map `ebpf:"ranges6"`
 	Recent    *ebpf.Map `ebpf:"recent"`
 	Rules     *ebpf.Map `ebpf:"rules"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
 	States    *ebpf.Map `ebpf:"states"`
 	Sweepers  *ebpf.Map `ebpf:"sweepers"`
 	Tokens    *ebpf.Map `ebpf:"tokens"`
+	Touched4  *ebpf.Map `ebpf:"touched4"`
+	Touched6  *ebpf.Map `ebpf:"touched6"`
 	Usages    *ebpf.Map `ebpf:"usages"`
 }
 
@@ -390,20 +433,27 @@ func (m *filterMaps) Close() error {
 	return _FilterClose(
 		m.Accounts,
 		m.Budget,
+		m.Chunks4,
+		m.Chunks6,
 		m.Configs,
 		m.Counters,
 		m.Entries,
 		m.Events,
 		m.Hits,
+		m.Indexes,
 		m.Meters,
 		m.Prefixes4,
 		m.Prefixes6,
+		m.Ranges4,
+		m.Ranges6,
 		m.Recent,
 		m.Rules,
 		m.Scratches,
 		m.States,
 		m.Sweepers,
 		m.Tokens,
+		m.Touched4,
+		m.Touched6,
 		m.Usages,
 	)
 }
@@ -412,6 +462,7 @@ func (m *filterMaps) Close() error {
 //
 // It can be passed to loadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type filterVariables struct {
+	Chunk6Layout   *ebpf.Variable `ebpf:"chunk6_layout"`
 	DecisionLayout *ebpf.Variable `ebpf:"decision_layout"`
 	EntryLayout    *ebpf.Variable `ebpf:"entry_layout"`
 	EventLayout    *ebpf.Variable `ebpf:"event_layout"`

@@ -29,7 +29,7 @@ func (r frames) pick(v ...uint16) uint16 { return v[r.IntN(len(v))] }
 // frame is one random frame, at least the 14 bytes that a test run takes.
 func (r frames) frame() []byte {
 	f := make([]byte, 12, 256)
-	for range r.pick(0, 0, 0, 1, 2, 3, 4, 5) {
+	for range r.pick(0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5) {
 		f = binary.BigEndian.AppendUint16(f, r.pick(0x8100, 0x88a8))
 		f = append(f, byte(r.IntN(2)), byte(r.IntN(3)))
 	}
@@ -90,7 +90,7 @@ func (r frames) ipv6(f []byte) []byte {
 	copy(ip[8:], src[:])
 	last := &ip[6]
 	var chain [][]byte
-	for range r.pick(0, 0, 0, 1, 2, 3, 7, 8, 9) {
+	for range r.pick(0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 7, 8, 9) {
 		next := byte(r.pick(0, 43, 44, 51, 60))
 		*last = next
 		ext := r.extension(next)
@@ -122,7 +122,7 @@ func (r frames) extension(kind byte) []byte {
 
 func (r frames) tcp() []byte {
 	p := r.bytes(20 + int(r.pick(0, 0, 0, 4, 24)))
-	binary.BigEndian.PutUint16(p[2:], r.pick(25, 25, 465, 587, 587, 80, 22, 0))
+	binary.BigEndian.PutUint16(p[2:], r.pick(25, 25, 25, 465, 465, 587, 587, 587, 80, 0))
 	p[12] = 5 << 4
 	p[13] = byte(r.pick(0x02, 0x02, 0x02, 0xc2, 0x12, 0x10, 0x18, 0x04, 0x01, 0x03, 0x06, 0x0a, 0x22, 0x00, 0xff))
 	return p

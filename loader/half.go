@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -105,29 +107,24 @@ func (h *half) close() {
 	}
 }
 
-// snapshot is what a half holds, read back from the kernel.
-type snapshot struct {
-	prefixes map[netip.Prefix]uint32 // to an index of rules
-	rules    []filterRule
-	entries  []filterEntry
-}
-
-func (h *half) snapshot() (snapshot, error) {
-	s := snapshot{prefixes: map[netip.Prefix]uint32{}}
-	var err error
-	if s.rules, err = readArray[filterRule](h.rules); err != nil {
-		return s, fmt.Errorf("read rules: %w", err)
+// table reads the half back from the kernel.
+func (h *half) table(offset time.Duration) (*table, error) {
+	rules, err := readArray[filterRule](h.rules)
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
 	}
-	if s.entries, err = readArray[filterEntry](h.entries); err != nil {
-		return s, fmt.Errorf("read entries: %w", err)
+	entries, err := readArray[filterEntry](h.entries)
+	if err != nil {
+		return nil, fmt.Errorf("read entries: %w", err)
 	}
-	if err := readTrie(h.v4, fromKey4, s.prefixes); err != nil {
-		return s, fmt.Errorf("read IPv4 prefixes: %w", err)
+	var m mirror
+	if m.v4, err = readTrie(h.v4, fromKey4, compare4); err != nil {
+		return nil, fmt.Errorf("read IPv4 prefixes: %w", err)
 	}
-	if err := readTrie(h.v6, fromKey6, s.prefixes); err != nil {
-		return s, fmt.Errorf("read IPv6 prefixes: %w", err)
+	if m.v6, err = readTrie(h.v6, fromKey6, compare6); err != nil {
+		return nil, fmt.Errorf("read IPv6 prefixes: %w", err)
 	}
-	return s, nil
+	return loadTable(rules, entries, m, offset), nil
 }
 
 // readArray reads a whole array map.
@@ -147,16 +144,25 @@ func readArray[T any](m *ebpf.Map) ([]T, error) {
 	}
 }
 
-// readTrie adds a trie's prefixes to into. Nobody else writes tries while the
-// lock is held, so the walk sees each once.
-func readTrie[K any](m *ebpf.Map, prefix func(K) netip.Prefix, into map[netip.Prefix]uint32) error {
-	var key K
-	var value uint32
-	it := m.Iterate()
-	for it.Next(&key, &value) {
-		into[prefix(key)] = value
+// readTrie reads a whole trie, sorted. Nobody else writes tries while the lock
+// is held.
+func readTrie[K, S any](m *ebpf.Map, slot func(K, uint32) S, compare func(a, b S) int) ([]S, error) {
+	var out []S
+	keys, values := make([]K, batch), make([]uint32, batch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			out = append(out, slot(keys[i], values[i]))
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			slices.SortFunc(out, compare)
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return it.Err()
 }
 
 // writeSlots writes array elements, in batches where they are many.
@@ -188,10 +194,10 @@ func key4(p netip.Prefix) filterPrefix4 {
 	return filterPrefix4{Len: uint32(p.Bits()), Addr: binary.NativeEndian.Uint32(a[:])}
 }
 
-func fromKey4(k filterPrefix4) netip.Prefix {
+func fromKey4(k filterPrefix4, rule uint32) slot4 {
 	var a [4]byte
 	binary.NativeEndian.PutUint32(a[:], k.Addr)
-	return netip.PrefixFrom(netip.AddrFrom4(a), int(k.Len))
+	return newSlot4(netip.PrefixFrom(netip.AddrFrom4(a), int(k.Len)), rule)
 }
 
 func key6(p netip.Prefix) filterPrefix6 {
@@ -203,10 +209,10 @@ func key6(p netip.Prefix) filterPrefix6 {
 	return k
 }
 
-func fromKey6(k filterPrefix6) netip.Prefix {
+func fromKey6(k filterPrefix6, rule uint32) slot6 {
 	var a [16]byte
 	for i, w := range k.Addr {
 		binary.NativeEndian.PutUint32(a[i*4:], w)
 	}
-	return netip.PrefixFrom(netip.AddrFrom16(a), int(k.Len))
+	return newSlot6(netip.PrefixFrom(netip.AddrFrom16(a), int(k.Len)), rule)
 }

@@ -56,7 +56,7 @@ func TestOpenRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		if err := m.Put(uint32(0), []uint32{99, 0}); err != nil {
+		if err := m.Put(uint32(0), []uint32{99, 0, 0, 0}); err != nil {
 			t.Fatal(err)
 		}
 		_, err = loader.Open(loader.Options{PinDir: f.Dir()})

@@ -25,7 +25,7 @@ func (f *Filter) Sources() ([]Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := f.config(st.Active)
+	cfg, err := f.config(st.half())
 	if err != nil {
 		return nil, err
 	}

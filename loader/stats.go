@@ -31,7 +31,7 @@ func (f *Filter) Counters() ([]Counter, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := f.config(st.Active)
+	cfg, err := f.config(st.half())
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (f *Filter) Hits() (map[uint64]Hit, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := f.openHalf(st.Active)
+	h, err := f.openHalf(st.half())
 	if err != nil || h == nil {
 		return nil, err
 	}

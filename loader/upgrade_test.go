@@ -38,6 +38,17 @@ func openOlder(t *testing.T, dir string) *Filter {
 	if err := f.create(); err != nil {
 		t.Fatal(err)
 	}
+	st, err := f.state()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Build++ // another object's
+	if err := f.maps.States.Put(uint32(0), st); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.keepLedger(); err != nil {
+		t.Fatal(err)
+	}
 	return f
 }
 

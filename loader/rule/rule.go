@@ -96,3 +96,11 @@ type Policy struct {
 	Entries    iter.Seq[Entry]
 	Rules      iter.Seq[Rule]
 }
+
+// Delta is a change of a policy whose ports and defaults stay as they are.
+type Delta struct {
+	Entries []Entry        // new, or with other caps
+	Set     []Rule         // new, or with another answer
+	Remove  []netip.Prefix // rules that are no more
+	Gone    []uint64       // entries that are no more
+}

@@ -1,0 +1,213 @@
+package loader
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// image is an index before it is copied to the kernel: see bpf/index.h.
+type image struct {
+	touched4, touched6 []uint64
+	chunks4            []filterChunk
+	ranges4, ranges6   []uint64
+	chunks6            []filterChunk6
+	v6                 bool // the IPv6 tables may be asked
+}
+
+// Sizes of bpf/maps.h, and the marks of bpf/abi.h.
+const (
+	touchedWords = 1 << 18
+	chunks4      = 1 << 16
+	chunkProbes  = 8
+	askTrie      = 0xffffffff
+	// widest6 is the shortest IPv6 prefix whose /32s are marked one by one.
+	widest6 = 12
+)
+
+// span is where a rule begins to hold, in the order of addresses.
+type span struct {
+	from uint64
+	rule uint32
+}
+
+// buildIndex compiles what the tries hold.
+func buildIndex(m mirror) *image {
+	x := &image{
+		touched4: make([]uint64, touchedWords), touched6: make([]uint64, touchedWords),
+		chunks4: make([]filterChunk, chunks4),
+	}
+	x.build4(m.v4)
+	x.build6(m.v6)
+	return x
+}
+
+// flatten turns nested prefixes, sorted, into spans that do not overlap. last is
+// the last address that a prefix holds.
+func flatten[S any](prefixes []S, first, last func(S) uint64, rule func(S) uint32) []span {
+	spans := make([]span, 1, 2*len(prefixes)+1) // from address 0 on: no rule
+	type open struct {
+		end  uint64
+		rule uint32
+	}
+	var stack []open
+	add := func(from uint64, rule uint32) {
+		switch top := &spans[len(spans)-1]; {
+		case top.from == from:
+			top.rule = rule
+		case top.rule != rule:
+			spans = append(spans, span{from, rule})
+		}
+	}
+	// closeUntil ends the prefixes that end before an address
+	closeUntil := func(next uint64, all bool) {
+		for len(stack) > 0 && (all || stack[len(stack)-1].end < next) {
+			end := stack[len(stack)-1].end
+			stack = stack[:len(stack)-1]
+			outer := uint32(0)
+			if len(stack) > 0 {
+				outer = stack[len(stack)-1].rule
+			}
+			if end != ^uint64(0) {
+				add(end+1, outer)
+			}
+		}
+	}
+	for _, p := range prefixes {
+		closeUntil(first(p), false)
+		add(first(p), rule(p))
+		stack = append(stack, open{last(p), rule(p)})
+	}
+	closeUntil(0, true)
+	return spans
+}
+
+func (x *image) build4(prefixes []slot4) {
+	end := func(s slot4) uint64 { return uint64(s.addr) | (1<<32-1)>>s.bits }
+	for _, s := range prefixes {
+		mark(x.touched4, uint64(s.addr)>>8, end(s)>>8)
+	}
+	spans := flatten(prefixes,
+		func(s slot4) uint64 { return uint64(s.addr) }, end,
+		func(s slot4) uint32 { return s.rule })
+	i := 0
+	for c := range uint64(chunks4) {
+		x.chunks4[c], i = cut(&x.ranges4, spans, i, c<<16, 16)
+	}
+}
+
+// mark sets the bits from first to last.
+func mark(bits []uint64, first, last uint64) {
+	for w := first >> 6; w <= last>>6; w++ {
+		mask := ^uint64(0)
+		if w == first>>6 {
+			mask <<= first & 63
+		}
+		if w == last>>6 {
+			mask &= ^uint64(0) >> (63 - last&63)
+		}
+		bits[w] |= mask
+	}
+}
+
+// cut makes the chunk of 2^size addresses from start on. i is the span that
+// holds where the chunk before ended; the span for the next one is returned.
+func cut(ranges *[]uint64, spans []span, i int, start uint64, size uint) (filterChunk, int) {
+	for i+1 < len(spans) && spans[i+1].from <= start {
+		i++
+	}
+	last := start | (1<<size - 1)
+	if i+1 == len(spans) || spans[i+1].from > last {
+		return filterChunk{First: spans[i].rule}, i
+	}
+	c := filterChunk{First: uint32(len(*ranges))}
+	*ranges = append(*ranges, uint64(spans[i].rule))
+	for i+1 < len(spans) && spans[i+1].from <= last {
+		i++
+		*ranges = append(*ranges, (spans[i].from-start)<<32|uint64(spans[i].rule))
+	}
+	c.Count = uint32(len(*ranges)) - c.First
+	return c, i
+}
+
+// build6 sees the upper 64 bits of an address. A /64 with longer prefixes in it
+// is the trie's; so is a policy with prefixes too wide to be marked.
+func (x *image) build6(prefixes []slot6) {
+	short := make([]slot6, 0, len(prefixes))
+	for _, s := range prefixes {
+		if s.bits < widest6 {
+			return
+		}
+		if s.bits > 64 {
+			s = slot6{hi: s.hi, bits: 64, rule: askTrie}
+		}
+		short = append(short, s)
+	}
+	slices.SortStableFunc(short, compare6) // longer than /64 came after its /64, if there is one
+	short = lastOfEach(short)
+	var heads []uint32
+	for _, s := range short {
+		first := s.hi >> 32
+		for head := first; head <= s.end()>>32; head++ {
+			h := hash32(uint32(head)) >> 8
+			x.touched6[h>>6] |= 1 << (h & 63)
+		}
+		if s.bits >= 32 && (len(heads) == 0 || heads[len(heads)-1] != uint32(first)) {
+			heads = append(heads, uint32(first))
+		}
+	}
+	spans := flatten(short, func(s slot6) uint64 { return s.hi }, slot6.end, func(s slot6) uint32 { return s.rule })
+	x.chunks6 = make([]filterChunk6, tableSize(len(heads)))
+	i := 0
+	for _, head := range heads {
+		var c filterChunk
+		c, i = cut(&x.ranges6, spans, i, uint64(head)<<32, 32)
+		x.place6(head, c)
+	}
+	x.v6 = true
+}
+
+// end is the last value of the upper half of an address in the prefix.
+func (s slot6) end() uint64 { return s.hi | ^uint64(0)>>s.bits }
+
+// lastOfEach keeps of equal prefixes the last.
+func lastOfEach(s []slot6) []slot6 {
+	out := s[:0]
+	for i, p := range s {
+		if i+1 == len(s) || s[i+1].hi != p.hi || s[i+1].bits != p.bits {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// tableSize is a power of two that leaves three places of four empty.
+func tableSize(n int) int {
+	size := 16
+	for size < 4*n {
+		size *= 2
+	}
+	return size
+}
+
+// place6 puts a chunk into the hash table. One that finds no place near its own
+// is left out: the trie answers for it.
+func (x *image) place6(head uint32, c filterChunk) {
+	mask := uint32(len(x.chunks6) - 1)
+	for i := range uint32(chunkProbes) {
+		at := &x.chunks6[(hash32(head)+i)&mask]
+		if at.Used == 0 {
+			at.Key, at.Used, at.Chunk.First, at.Chunk.Count = netOrder(head), 1, c.First, c.Count
+			return
+		}
+	}
+}
+
+// netOrder is a word as the packet holds it.
+func netOrder(v uint32) uint32 {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], v)
+	return binary.NativeEndian.Uint32(b[:])
+}
+
+// hash32 is hash32 of bpf/index.h, of the word in network order.
+func hash32(head uint32) uint32 { return netOrder(head) * 0x9e3779b1 }

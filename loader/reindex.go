@@ -1,0 +1,177 @@
+package loader
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+)
+
+// noIndex in the state's word lets the tries answer.
+const noIndex = 0
+
+// indexEagerly is up to how many prefixes the index is built before Sync and
+// Update return: it then takes less than they do.
+const indexEagerly = 20_000
+
+// indexer builds an index while the tries answer.
+type indexer struct {
+	wg     sync.WaitGroup
+	buffer uint32 // the one that was filled last, 0 or 1
+}
+
+func (s filterState) half() uint32 { return s.Current & 1 }
+
+// setIndex says which index answers: 0 = none, or the buffer + 1.
+func (f *Filter) setIndex(index uint32) error {
+	st, err := f.state()
+	if err != nil {
+		return err
+	}
+	st.Current = index<<1 | st.half()
+	if err := f.maps.States.Put(uint32(0), st); err != nil {
+		return fmt.Errorf("turn to an index: %w", err)
+	}
+	return nil
+}
+
+// reindex builds the index of the table in force, at once where it is small,
+// else in the background. f.mu is held.
+func (f *Filter) reindex() error {
+	t := f.table
+	if t.prefixes.len() <= indexEagerly {
+		return f.putIndex(buildIndex(t.prefixes))
+	}
+	m := t.prefixes // merge never writes to the slices that it has handed out
+	f.indexer.wg.Go(func() {
+		x := buildIndex(m)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.table == nil || !sameSlices(f.table.prefixes, m) {
+			return // what came meanwhile builds its own
+		}
+		if err := f.putIndex(x); err != nil {
+			f.log.Error("the index could not be built, the tries answer alone", "error", err)
+		}
+	})
+	return nil
+}
+
+func sameSlices(a, b mirror) bool {
+	return len(a.v4) == len(b.v4) && len(a.v6) == len(b.v6) &&
+		unsafe.SliceData(a.v4) == unsafe.SliceData(b.v4) && unsafe.SliceData(a.v6) == unsafe.SliceData(b.v6)
+}
+
+// Indexed waits until the index follows the rules, and says whether it answers.
+func (f *Filter) Indexed() (bool, error) {
+	f.indexer.wg.Wait()
+	st, err := f.state()
+	return st.Current>>1 != noIndex, err
+}
+
+// putIndex copies an index into the buffer that is not in force and turns to it.
+func (f *Filter) putIndex(x *image) error {
+	b := 1 - f.indexer.buffer
+	if err := f.awaitIndexReaders(b); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		m    *ebpf.Map
+		data []byte
+	}{
+		{f.maps.Touched4, bytesOf(x.touched4)}, {f.maps.Touched6, bytesOf(x.touched6)}, {f.maps.Chunks4, bytesOf(x.chunks4)},
+	} {
+		if err := copyTo(c.m, int(b)*len(c.data), c.data); err != nil {
+			return err
+		}
+	}
+	if err := f.putInner(f.maps.Chunks6, filterMapChunks6, b, bytesOf(x.chunks6), len(x.chunks6)); err != nil {
+		return err
+	}
+	if err := f.putInner(f.maps.Ranges4, filterMapRanges4, b, bytesOf(x.ranges4), len(x.ranges4)); err != nil {
+		return err
+	}
+	if err := f.putInner(f.maps.Ranges6, filterMapRanges6, b, bytesOf(x.ranges6), len(x.ranges6)); err != nil {
+		return err
+	}
+	head := filterIndex{V6: flag32(x.v6), Mask6: uint32(max(1, len(x.chunks6)) - 1)}
+	if err := f.maps.Indexes.Put(b, head); err != nil {
+		return fmt.Errorf("write the index: %w", err)
+	}
+	f.indexer.buffer = b
+	return f.setIndex(b + 1)
+}
+
+func flag32(set bool) uint32 { return uint32(flag(set)) }
+
+// awaitIndexReaders returns when no packet reads the buffer any more: it has not
+// been in force since the last index, and a grace period ends what began before.
+func (f *Filter) awaitIndexReaders(b uint32) error {
+	st, err := f.state()
+	if err != nil {
+		return err
+	}
+	if st.Current>>1 == b+1 {
+		if err := f.setIndex(noIndex); err != nil {
+			return err
+		}
+	}
+	h, err := f.openHalf(st.half())
+	if err != nil || h == nil {
+		return err
+	}
+	defer h.close()
+	return f.awaitPackets(h)
+}
+
+// putInner fills a map that is as large as the policy wants it. A new one is
+// made where the old one is too small or four times too large.
+func (f *Filter) putInner(outer *ebpf.Map, name string, b uint32, data []byte, n int) error {
+	var inner *ebpf.Map
+	err := outer.Lookup(b, &inner)
+	if have := 0; err == nil {
+		have = int(inner.MaxEntries())
+		if n <= have && (have <= 4096 || n > have/4) {
+			defer inner.Close()
+			return copyTo(inner, 0, data)
+		}
+		inner.Close()
+	}
+	spec := f.spec.Maps[name].InnerMap.Copy()
+	spec.MaxEntries = uint32(max(1024, n+n/4))
+	if inner, err = ebpf.NewMap(spec); err != nil {
+		return fmt.Errorf("make room for the index: %w", err)
+	}
+	defer inner.Close()
+	if err := copyTo(inner, 0, data); err != nil {
+		return err
+	}
+	if err := outer.Put(b, inner); err != nil {
+		return fmt.Errorf("install the index: %w", err)
+	}
+	return nil
+}
+
+// copyTo copies into a map's memory.
+func copyTo(m *ebpf.Map, off int, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	mem, err := m.Memory()
+	if err != nil {
+		return fmt.Errorf("map the index's memory: %w", err)
+	}
+	if _, err := mem.WriteAt(data, int64(off)); err != nil {
+		return fmt.Errorf("write the index: %w", err)
+	}
+	return nil
+}
+
+// bytesOf is the memory of a slice of values without padding.
+func bytesOf[T any](s []T) []byte {
+	if len(s) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*int(unsafe.Sizeof(s[0])))
+}

@@ -1,0 +1,288 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/synward/synward/loader/rule"
+)
+
+// errNoRoom says that a half is too small for the policy.
+var errNoRoom = errors.New("no room in this half")
+
+// table is what a half of the policy maps holds, and where there is room.
+type table struct {
+	prefixes    mirror
+	rules       []filterRule // by slot; slot 0 is not used
+	refs        []int32      // prefixes and rules that point to a rule
+	ruleOf      map[filterRule]uint32
+	freeRules   []uint32
+	entries     []filterEntry // by slot; the ports' defaults come first
+	slotOf      map[uint64]uint32
+	freeEntries []uint32
+	grow        bool          // a half of any size is going to be made for it
+	offset      time.Duration // wall clock less CLOCK_BOOTTIME
+}
+
+// newTable is an empty one, for a half that is yet to be made.
+func newTable(offset time.Duration) *table {
+	return &table{
+		rules: make([]filterRule, 1), refs: make([]int32, 1), ruleOf: map[filterRule]uint32{},
+		entries: make([]filterEntry, rule.MaxPorts), slotOf: map[uint64]uint32{},
+		grow: true, offset: offset,
+	}
+}
+
+// loadTable takes up what a half holds.
+func loadTable(rules []filterRule, entries []filterEntry, prefixes mirror, offset time.Duration) *table {
+	t := &table{
+		prefixes: prefixes, rules: rules, refs: make([]int32, len(rules)), ruleOf: map[filterRule]uint32{},
+		entries: entries, slotOf: map[uint64]uint32{}, offset: offset,
+	}
+	for _, s := range prefixes.v4 {
+		t.refs[s.rule]++
+	}
+	for _, s := range prefixes.v6 {
+		t.refs[s.rule]++
+	}
+	t.countChains()
+	for slot := len(rules) - 1; slot > 0; slot-- {
+		if t.refs[slot] > 0 {
+			t.ruleOf[rules[slot]] = uint32(slot)
+		} else {
+			t.freeRules = append(t.freeRules, uint32(slot))
+		}
+	}
+	for slot := len(entries) - 1; slot >= 0; slot-- {
+		switch id := entries[slot].Id; {
+		case id != 0:
+			t.slotOf[id] = uint32(slot)
+		case slot >= rule.MaxPorts:
+			t.freeEntries = append(t.freeEntries, uint32(slot))
+		}
+	}
+	return t
+}
+
+// countChains adds the references that rules in use hold on those after them.
+func (t *table) countChains() {
+	seen := make([]bool, len(t.rules))
+	for slot := range t.rules {
+		for s := uint32(slot); t.refs[s] > 0 && !seen[s] && t.rules[s].Next != 0; {
+			seen[s] = true
+			s = t.rules[s].Next
+			t.refs[s]++
+		}
+	}
+}
+
+// edit is a change of a table, and what of it the kernel has to be told.
+type edit struct {
+	*table
+	putEntries map[uint32]filterEntry
+	newEntries map[uint32]bool // of these, those whose hits begin at zero
+	putRules   map[uint32]filterRule
+	puts       map[netip.Prefix]uint32
+	removes    []netip.Prefix
+	idleRules  []uint32 // to be free once no packet looks at them
+	idle       map[uint32]filterEntry
+	added      int
+	updated    int
+}
+
+func (t *table) edit() *edit {
+	return &edit{
+		table: t, putEntries: map[uint32]filterEntry{}, newEntries: map[uint32]bool{},
+		putRules: map[uint32]filterRule{}, puts: map[netip.Prefix]uint32{}, idle: map[uint32]filterEntry{},
+	}
+}
+
+// setDefault sets what a port's default says.
+func (e *edit) setDefault(slot int, p rule.Port) {
+	k := encodeEntry(rule.Entry{ID: rule.DefaultID(slot), Verdict: p.Default, Limits: p.Limits})
+	if e.entries[slot] != k {
+		e.entries[slot], e.putEntries[uint32(slot)] = k, k
+	}
+}
+
+// setEntry adds an entry or changes its caps.
+func (e *edit) setEntry(r rule.Entry) error {
+	if r.ID < rule.FirstID {
+		return fmt.Errorf("entry with the reserved id %d", r.ID)
+	}
+	k := encodeEntry(r)
+	slot, ok := e.slotOf[r.ID]
+	if !ok {
+		if slot, ok = take(&e.freeEntries, &e.entries, e.grow); !ok {
+			return errNoRoom
+		}
+		e.slotOf[r.ID] = slot
+		e.newEntries[slot] = true
+		delete(e.idle, slot)
+	}
+	if e.entries[slot] != k {
+		if !e.newEntries[slot] {
+			e.updated++
+		}
+		e.entries[slot], e.putEntries[slot] = k, k
+	}
+	return nil
+}
+
+// dropEntry ends an entry. No rule may name it any more.
+func (e *edit) dropEntry(id uint64) {
+	slot, ok := e.slotOf[id]
+	if !ok {
+		return
+	}
+	delete(e.slotOf, id)
+	e.entries[slot] = filterEntry{}
+	e.idle[slot] = filterEntry{}
+}
+
+// set gives a prefix its rule. place is where it stood in the table, or -1.
+func (e *edit) set(r rule.Rule) (place int, err error) {
+	slot, err := e.chain(r.Steps)
+	if err != nil {
+		return -1, fmt.Errorf("rule for %s: %w", r.Prefix, err)
+	}
+	place, old, ok := e.prefixes.find(r.Prefix)
+	if !ok {
+		place = -1
+	}
+	if ok && old == slot {
+		return place, nil
+	}
+	e.refs[slot]++
+	if ok {
+		e.release(old)
+		e.updated++
+	} else {
+		e.added++
+	}
+	e.puts[r.Prefix] = slot
+	return place, nil
+}
+
+// remove takes a prefix out.
+func (e *edit) remove(p netip.Prefix) {
+	if _, old, ok := e.prefixes.find(p); ok {
+		e.release(old)
+		e.removes = append(e.removes, p)
+	}
+}
+
+// release takes one reference off a rule and, with the last, off those after it.
+func (e *edit) release(slot uint32) {
+	for slot != 0 {
+		e.refs[slot]--
+		if e.refs[slot] > 0 {
+			return
+		}
+		e.idleRules = append(e.idleRules, slot)
+		slot = e.rules[slot].Next
+	}
+}
+
+// chain finds or makes the rules for the steps, last first, and returns the
+// slot of the first.
+func (e *edit) chain(steps []rule.Step) (uint32, error) {
+	var next uint32
+	for i := min(len(steps), rule.MaxSteps) - 1; i >= 0; i-- {
+		r := filterRule{Next: next, Expires: e.bootSeconds(steps[i].Until)}
+		for slot, id := range steps[i].Ports {
+			r.Entry[slot] = uint32(slot)
+			if id == 0 {
+				continue
+			}
+			entry, ok := e.slotOf[id]
+			if !ok {
+				return 0, fmt.Errorf("no entry has the id %d", id)
+			}
+			r.Entry[slot] = entry
+		}
+		slot, err := e.rule(r)
+		if err != nil {
+			return 0, err
+		}
+		next = slot
+	}
+	return next, nil
+}
+
+func (e *edit) rule(r filterRule) (uint32, error) {
+	if slot, ok := e.ruleOf[r]; ok {
+		if e.refs[slot] == 0 && r.Next != 0 { // it comes back: so does its hold on the next
+			e.refs[r.Next]++
+		}
+		return slot, nil
+	}
+	slot, ok := take(&e.freeRules, &e.rules, e.grow)
+	if !ok {
+		return 0, errNoRoom
+	}
+	if int(slot) == len(e.refs) {
+		e.refs = append(e.refs, 0)
+	}
+	if r.Next != 0 {
+		e.refs[r.Next]++
+	}
+	e.rules[slot], e.ruleOf[r], e.putRules[slot] = r, slot, r
+	return slot, nil
+}
+
+// take is a free slot, of a table that may grow or may not.
+func take[T any](free *[]uint32, all *[]T, grow bool) (uint32, bool) {
+	if n := len(*free); n > 0 {
+		slot := (*free)[n-1]
+		*free = (*free)[:n-1]
+		return slot, true
+	}
+	if !grow {
+		return 0, false
+	}
+	var zero T
+	*all = append(*all, zero)
+	return uint32(len(*all) - 1), true
+}
+
+// settle ends the edit once the kernel has it and no packet looks at what it
+// dropped.
+func (e *edit) settle() {
+	e.prefixes.apply(e.puts, e.removes)
+	for _, slot := range e.idleRules {
+		if e.refs[slot] > 0 || e.rules[slot] == (filterRule{}) {
+			continue // it came back, or was listed twice
+		}
+		delete(e.ruleOf, e.rules[slot])
+		e.rules[slot] = filterRule{}
+		e.freeRules = append(e.freeRules, slot)
+	}
+	for slot := range e.idle {
+		e.freeEntries = append(e.freeEntries, slot)
+	}
+}
+
+// bootSeconds is a point of the wall clock on CLOCK_BOOTTIME, rounded up, which
+// no step of the wall clock moves while the agent is away.
+func (t *table) bootSeconds(at time.Time) uint32 {
+	if at.IsZero() {
+		return 0
+	}
+	boot := at.Sub(time.Unix(0, 0).Add(t.offset))
+	return uint32(max(1, (boot+time.Second-1)/time.Second))
+}
+
+func encodeEntry(e rule.Entry) filterEntry {
+	k := filterEntry{Id: e.ID, Decision: uint8(e.Verdict), Conns: e.Limits.Conns}
+	if e.Limits.Interval > 0 {
+		k.Interval = uint64(e.Limits.Interval)
+		k.Tolerance = uint64(max(1, e.Limits.Burst)-1) * k.Interval
+	}
+	if e.Limits.Shared {
+		k.Shared = 1
+	}
+	return k
+}
