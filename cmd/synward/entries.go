@@ -33,7 +33,7 @@ func entryCommand(s streams, action policy.Action) *cli.Command {
 			},
 			{
 				Name: "remove", Usage: "remove entries", ArgsUsage: "PREFIX… (- reads them from stdin)",
-				Flags:  []cli.Flag{killFlag(), dryRunFlag(), jsonFlag()},
+				Flags:  []cli.Flag{noteFlag(), killFlag(), dryRunFlag(), jsonFlag()},
 				Action: func(c *cli.Context) error { return removeEntries(c, s, action) },
 			},
 			listCommand(s, action),
@@ -73,7 +73,7 @@ func addEntries(c *cli.Context, s streams, action policy.Action) error {
 	if err != nil {
 		return err
 	}
-	req := control.Add{DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
+	req := control.Add{Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
 	for _, p := range prefixes {
 		entry.Prefix = p
 		req.Entries = append(req.Entries, entry)
@@ -86,7 +86,7 @@ func removeEntries(c *cli.Context, s streams, action policy.Action) error {
 	if err != nil {
 		return err
 	}
-	req := control.Remove{Action: action, Prefixes: prefixes, DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
+	req := control.Remove{Action: action, Prefixes: prefixes, Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
 	return sendChange(c, s, "/v1/entries/remove", req, warnings)
 }
 
@@ -194,6 +194,25 @@ func sendChange(c *cli.Context, s streams, path string, req any, warnings []stri
 	return nil
 }
 
+// manyLines is how many changed entries of a kind are shown to a person.
+const manyLines = 100
+
+func printEntryChanges(s streams, would string, added []policy.Entry, changed []policy.Changed, removed []policy.Entry) {
+	list := func(did string, n int, line func(i int)) {
+		for i := range min(n, manyLines) {
+			line(i)
+		}
+		if n > manyLines {
+			fmt.Fprintf(s.out, "%s%s %d more (--json shows all)\n", would, did, n-manyLines)
+		}
+	}
+	list("added  ", len(added), func(i int) { fmt.Fprintf(s.out, "%sadded    %s\n", would, added[i].Line()) })
+	list("changed", len(changed), func(i int) {
+		fmt.Fprintf(s.out, "%schanged  %s\n%s  before %s\n", would, changed[i].New.Line(), strings.Repeat(" ", len(would)), changed[i].Old.Line())
+	})
+	list("removed", len(removed), func(i int) { fmt.Fprintf(s.out, "%sremoved  %s\n", would, removed[i].Line()) })
+}
+
 func printChange(s streams, ans control.Changed) {
 	for _, w := range ans.Warnings {
 		fmt.Fprintf(s.err, "synward: warning: %s\n", w)
@@ -202,15 +221,7 @@ func printChange(s streams, ans control.Changed) {
 	if ans.DryRun {
 		would = "would be "
 	}
-	for _, e := range ans.Added {
-		fmt.Fprintf(s.out, "%sadded    %s\n", would, e.Line())
-	}
-	for _, ch := range ans.Changed {
-		fmt.Fprintf(s.out, "%schanged  %s\n%s  before %s\n", would, ch.New.Line(), strings.Repeat(" ", len(would)), ch.Old.Line())
-	}
-	for _, e := range ans.Removed {
-		fmt.Fprintf(s.out, "%sremoved  %s\n", would, e.Line())
-	}
+	printEntryChanges(s, would, ans.Added, ans.Changed, ans.Removed)
 	for _, p := range ans.Missing {
 		fmt.Fprintf(s.out, "not there %s\n", p)
 	}
@@ -219,6 +230,9 @@ func printChange(s streams, ans control.Changed) {
 	}
 	for _, conn := range ans.CutOff {
 		fmt.Fprintf(s.out, "open connection %s -> port %d: its source %sno longer let in\n", conn.Source, conn.Local.Port(), map[bool]string{true: "would be ", false: "is "}[ans.DryRun])
+	}
+	if !ans.ConfirmBy.IsZero() {
+		fmt.Fprintf(s.out, "change %d is undone at %s unless you say: synward policy confirm\n", ans.ID, ans.ConfirmBy.Local().Format(time.TimeOnly))
 	}
 	switch {
 	case ans.DryRun:

@@ -14,8 +14,8 @@ import (
 func policyCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:  "policy",
-		Usage: "the whole policy as a text file",
-		Subcommands: []*cli.Command{
+		Usage: "the whole policy as a text file, and its history",
+		Subcommands: append([]*cli.Command{
 			{
 				Name: "export", Usage: "write the operator's entries as text", Flags: []cli.Flag{jsonFlag()},
 				Action: func(c *cli.Context) error { return policyExport(c, s) },
@@ -26,10 +26,13 @@ func policyCommand(s streams) *cli.Command {
 			},
 			{
 				Name: "apply", Usage: "make the operator's entries those of the file, all or nothing", ArgsUsage: "FILE (- reads stdin)",
-				Flags:  []cli.Flag{dryRunFlag(), jsonFlag()},
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "confirm", Usage: "undo it after `TIME` (2m) unless synward policy confirm comes"},
+					noteFlag(), killFlag(), dryRunFlag(), jsonFlag(),
+				},
 				Action: func(c *cli.Context) error { return policyApply(c, s, c.Bool("dry-run")) },
 			},
-		},
+		}, historyCommands(s)...),
 	}
 }
 
@@ -58,17 +61,20 @@ func policyApply(c *cli.Context, s streams, dryRun bool) error {
 	if err := argCount(c, 1, 1); err != nil {
 		return err
 	}
-	name := c.Args().First()
-	var text []byte
-	var err error
-	if name == "-" {
-		name = "stdin"
-		text, err = io.ReadAll(s.in)
-	} else {
-		text, err = os.ReadFile(name)
-	}
+	name, text, err := readFile(c.Args().First(), s.in)
 	if err != nil {
 		return fmt.Errorf("read policy: %w", err)
 	}
-	return sendChange(c, s, "/v1/policy", control.Apply{Name: name, Text: string(text), DryRun: dryRun}, nil)
+	req := control.Apply{Name: name, Text: string(text), Why: c.String("note"), Confirm: c.String("confirm"), DryRun: dryRun, Kill: c.Bool("kill")}
+	return sendChange(c, s, "/v1/policy", req, nil)
+}
+
+// readFile reads a file, or for "-" stdin, and returns its name for messages.
+func readFile(path string, in io.Reader) (name string, data []byte, err error) {
+	if path == "-" {
+		data, err = io.ReadAll(in)
+		return "stdin", data, err
+	}
+	data, err = os.ReadFile(path)
+	return path, data, err
 }

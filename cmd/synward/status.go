@@ -94,6 +94,9 @@ func printStatus(s streams, st control.Status, now time.Time) error {
 		}
 		rows = append(rows, []string{"entries", text}, []string{"open", plural(st.Filter.Connections, "connection", "connections")})
 	}
+	if p := st.Pending; p != nil {
+		rows = append(rows, []string{"waits", fmt.Sprintf("change %d is undone %s unless you say: synward policy confirm", p.Change, ago(p.Deadline, now))})
+	}
 	rows = append(rows, relayRows(st.Relay, now)...)
 	if err := table(s.out, nil, rows); err != nil {
 		return err
