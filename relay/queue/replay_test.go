@@ -171,7 +171,12 @@ func TestEveryPrefixReplaysToWhatWasWritten(t *testing.T) {
 			got := append(append(content[:0], h.log[:cut]...), tail...)
 			m, r := replayed(t, got, h.nonce)
 			// A record's zero padding, or a checksummed remove without all of
-			// its words, may be whole already.
+			// its words, may be whole already; and so may one whose missing
+			// bytes the tail happens to have.
+			cut := cut
+			for cut < min(len(got), len(h.log)) && got[cut] == h.log[cut] {
+				cut++
+			}
 			full := h.model(func(i int) bool {
 				s := h.steps[i]
 				return s.end-recordStep < cut || s.remove && s.header+33 <= cut // the rest of a header is zeroes
