@@ -54,6 +54,7 @@ type Peer struct {
 type (
 	rules interface {
 		Sync(rule.Policy) (loader.Change, error)
+		Update(rule.Delta) (loader.Change, error)
 	}
 	links interface {
 		Attach(name string, mode loader.Mode) (loader.Attachment, error)
@@ -64,6 +65,7 @@ type (
 		Probe(src netip.Addr, port uint16) (loader.Answer, error)
 		Counters() ([]loader.Counter, error)
 		Hits() (map[uint64]loader.Hit, error)
+		Sources() ([]loader.Source, error)
 	}
 )
 

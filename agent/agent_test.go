@@ -23,23 +23,44 @@ import (
 	"github.com/synward/synward/loader/rule"
 )
 
-// fakeKernel holds the rules that it was given. Its verdict is always the one
-// in verdict.
+// fakeKernel holds the rules that it was given. Its verdict is always answer.
 type fakeKernel struct {
 	prefixes []netip.Prefix
+	known    bool // Update may be used
+	updates  int
 	fail     error
 	answer   loader.Answer
+	hits     map[uint64]loader.Hit
+	sources  []loader.Source
 }
 
 func (f *fakeKernel) Sync(p rule.Policy) (loader.Change, error) {
-	if f.fail != nil {
+	if f.known = false; f.fail != nil {
 		return loader.Change{}, f.fail
 	}
-	f.prefixes = nil
+	f.prefixes, f.known = nil, true
 	for r := range p.Rules {
 		f.prefixes = append(f.prefixes, r.Prefix)
 	}
 	return loader.Change{Added: len(f.prefixes)}, nil
+}
+
+func (f *fakeKernel) Update(d rule.Delta) (loader.Change, error) {
+	if !f.known {
+		return loader.Change{}, loader.ErrNeedsSync
+	}
+	if f.known = false; f.fail != nil {
+		return loader.Change{}, f.fail
+	}
+	f.known = true
+	f.updates++
+	for _, r := range d.Set {
+		if !slices.Contains(f.prefixes, r.Prefix) {
+			f.prefixes = append(f.prefixes, r.Prefix)
+		}
+	}
+	f.prefixes = slices.DeleteFunc(f.prefixes, func(p netip.Prefix) bool { return slices.Contains(d.Remove, p) })
+	return loader.Change{Added: len(d.Set), Removed: len(d.Remove)}, nil
 }
 
 func (f *fakeKernel) Attach(name string, _ loader.Mode) (loader.Attachment, error) {
@@ -51,7 +72,8 @@ func (f *fakeKernel) Probe(netip.Addr, uint16) (loader.Answer, error) {
 	return f.answer, nil
 }
 func (f *fakeKernel) Counters() ([]loader.Counter, error)  { return nil, nil }
-func (f *fakeKernel) Hits() (map[uint64]loader.Hit, error) { return nil, nil }
+func (f *fakeKernel) Hits() (map[uint64]loader.Hit, error) { return f.hits, nil }
+func (f *fakeKernel) Sources() ([]loader.Source, error)    { return f.sources, nil }
 
 // newTestAgent is an agent on a fake kernel and a real store.
 func newTestAgent(t *testing.T) (*Agent, *fakeKernel) {
@@ -135,6 +157,31 @@ func TestChangeIsInForceWhenAnswered(t *testing.T) {
 	again, err := call[control.Changed](t, a.addEntries, "/v1/entries", allow("192.0.2.0/24"))
 	if err != nil || again.Unchanged != 1 || again.Rules != nil {
 		t.Errorf("again: %+v, %v; want nothing to change", again, err)
+	}
+}
+
+func TestSmallChangesAreQuickAndLargeOnesWhole(t *testing.T) {
+	a, k := newTestAgent(t)
+	for i, c := range []struct {
+		entries, updates int
+	}{{1, 0}, {3, 1}, {fewChanges + 1, 1}, {2, 2}} { // the first meets rules that are not known
+		var add control.Add
+		for j := range c.entries {
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10 + byte(i), byte(j >> 8), byte(j), 0}), 24)
+			add.Entries = append(add.Entries, policy.Entry{Action: policy.Allow, Prefix: p})
+		}
+		changed(t, a.addEntries, add)
+		if k.updates != c.updates {
+			t.Errorf("step %d: %d updates, want %d", i, k.updates, c.updates)
+		}
+		if diff := cmp.Diff(stored(t, a), inForce(k)); diff != "" {
+			t.Errorf("step %d: %s", i, diff)
+		}
+	}
+	k.known = false // as after a reconcile that failed
+	changed(t, a.removeEntries, control.Remove{Action: policy.Allow, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}})
+	if diff := cmp.Diff(stored(t, a), inForce(k)); diff != "" {
+		t.Error(diff)
 	}
 }
 

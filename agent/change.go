@@ -86,12 +86,27 @@ func (a *Agent) commit(ctx context.Context, in intent, e *edit, was *policy.Set,
 	return nil
 }
 
-// write brings an edit into the kernel.
+// fewChanges is up to how many prefixes a change goes into the kernel one by
+// one; with more, all packets see it at once.
+const fewChanges = 1000
+
+// write brings an edit into the kernel: what differs, where that is little and
+// the kernel's rules are known, else the whole.
 func (a *Agent) write(was *policy.Set, e *edit, p plan) (loader.Change, error) {
 	if e.changes.Empty() {
 		return loader.Change{}, nil
 	}
-	return a.kernel.Sync(policy.Compile(e.set, p.ports, p.caps, a.now()))
+	now := a.now()
+	if changed := e.changes.Prefixes(); len(changed) <= fewChanges {
+		ch, err := a.kernel.Update(policy.Recompile(was, e.set, p.ports, p.caps, now, changed))
+		if err == nil {
+			return ch, nil
+		}
+		if !errors.Is(err, loader.ErrNeedsSync) {
+			a.log.Warn("rules not updated; writing all of them", "error", err)
+		}
+	}
+	return a.kernel.Sync(policy.Compile(e.set, p.ports, p.caps, now))
 }
 
 // cutOff are the open connections whose source passes by the one set and no

@@ -237,7 +237,7 @@ func load(p rule.Policy) kernel {
 	return k
 }
 
-func (k kernel) apply(d policy.Delta) {
+func (k kernel) apply(d rule.Delta) {
 	for _, e := range d.Entries {
 		k.entries[e.ID] = e
 	}

@@ -8,26 +8,17 @@ import (
 	"github.com/synward/synward/loader/rule"
 )
 
-// Delta is what changes in the kernel when entries of some prefixes do.
-// Putting what is there already and removing what is not must do no harm.
-type Delta struct {
-	Set     []rule.Rule    // rules to put
-	Remove  []netip.Prefix // prefixes that have no rule
-	Entries []rule.Entry   // entries to put, before the rules that name them
-	Gone    []uint64       // IDs to remove, after the rules that named them
-}
-
 // Recompile compiles only the subtrees of the prefixes whose entries differ
 // between two sets (Changes.Prefixes names them). What Compile made of the old
 // set, with the delta applied, is what Compile makes of the new one at the
 // same moment; entries that have expired elsewhere since stay until the next
 // whole Compile.
-func Recompile(from, to *Set, ports []rule.Port, caps Caps, now time.Time, changed []netip.Prefix) Delta {
+func Recompile(from, to *Set, ports []rule.Port, caps Caps, now time.Time, changed []netip.Prefix) rule.Delta {
 	ports = ports[:min(len(ports), rule.MaxPorts)]
 	changed = sortPrefixes(changed)
-	var d Delta
+	var d rule.Delta
 	for _, p := range changed {
-		d.entries(from, to, caps, now, p)
+		entriesOf(&d, from, to, caps, now, p)
 		if _, ok := to.table.Get(p); !ok {
 			d.Remove = append(d.Remove, p)
 		}
@@ -46,8 +37,8 @@ func Recompile(from, to *Set, ports []rule.Port, caps Caps, now time.Time, chang
 	return d
 }
 
-// entries adds what changes in the entries of one prefix.
-func (d *Delta) entries(from, to *Set, caps Caps, now time.Time, p netip.Prefix) {
+// entriesOf adds what changes in the entries of one prefix.
+func entriesOf(d *rule.Delta, from, to *Set, caps Caps, now time.Time, p netip.Prefix) {
 	var stays []uint64
 	n, _ := to.table.Get(p)
 	for _, it := range n {
