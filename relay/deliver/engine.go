@@ -124,8 +124,15 @@ func (e *Engine) Run(ctx context.Context) error {
 	return err
 }
 
+// maxIdle is how many goroutines wait for the next item. Their stacks have
+// grown to what an attempt takes, which a new one's would have to do again.
+const maxIdle = 64
+
 func (e *Engine) dispatch(ctx, hard context.Context, wg *sync.WaitGroup) error {
 	places := make(chan struct{}, maxInHand)
+	work := make(chan queue.Item)
+	defer close(work)
+	var idle atomic.Int64
 	for {
 		select {
 		case places <- struct{}{}:
@@ -139,10 +146,21 @@ func (e *Engine) dispatch(ctx, hard context.Context, wg *sync.WaitGroup) error {
 		if err != nil {
 			return fmt.Errorf("deliver: %w", err)
 		}
+		select {
+		case work <- it: // somebody waits
+			continue
+		default:
+		}
 		wg.Go(func() {
-			defer func() { <-places }()
-			if err := e.handle(ctx, hard, it); err != nil && !errors.Is(err, queue.ErrNotFound) {
-				e.opt.Log.Error("record a delivery", "item", it.ID, "error", err)
+			for more := true; more; {
+				if err := e.handle(ctx, hard, it); err != nil && !errors.Is(err, queue.ErrNotFound) {
+					e.opt.Log.Error("record a delivery", "item", it.ID, "error", err)
+				}
+				<-places
+				if more = idle.Add(1) <= maxIdle; more {
+					it, more = <-work
+				}
+				idle.Add(-1)
 			}
 		})
 	}

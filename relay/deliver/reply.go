@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ type Reply struct {
 
 // String returns the reply on one line, safe for logs and bounces.
 func (r Reply) String() string {
-	s := fmt.Sprint(r.Code)
+	s := strconv.Itoa(r.Code)
 	if r.Enhanced != "" {
 		s += " " + r.Enhanced
 	}
@@ -112,16 +113,21 @@ func (r *Reply) tidy() {
 
 // isEnhanced says whether s is a status code of RFC 3463 that agrees with the reply's.
 func isEnhanced(s string, code int) bool {
-	parts := strings.Split(s, ".")
-	if len(parts) != 3 || parts[0] != fmt.Sprint(code/100) {
+	if len(s) < 5 || int(s[0]-'0') != code/100 || s[1] != '.' {
 		return false
 	}
-	for _, p := range parts {
-		if p == "" || len(p) > 3 || strings.Trim(p, "0123456789") != "" {
+	subject, detail, ok := strings.Cut(s[2:], ".")
+	return ok && isNumber(subject) && isNumber(detail)
+}
+
+// isNumber says whether s is one to three digits.
+func isNumber(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
 			return false
 		}
 	}
-	return true
+	return len(s) > 0 && len(s) <= 3
 }
 
 // clean keeps what a server says from doing anything in a log or a bounce.

@@ -41,7 +41,7 @@ func fill(buf []byte, r io.Reader, limit int) (out []byte, more bool, err error)
 	end := len(buf) + limit
 	for {
 		if len(buf) == cap(buf) {
-			buf = slices.Grow(buf, max(4<<10, len(buf)/2))
+			buf = slices.Grow(buf, max(8<<10, len(buf)))
 		}
 		n, err := r.Read(buf[len(buf):min(cap(buf), end+1)])
 		buf = buf[:len(buf)+n]
