@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -294,6 +295,33 @@ func TestCountSurvivesTheAgent(t *testing.T) {
 	e.filter = f
 	closeAll(before[4:])
 	closeAll(during)
+	s.closeAll()
+	e.eventually(t, "192.0.2.2", 0)
+}
+
+// Where somebody took the ledger off, the count begins anew from the sockets.
+func TestLostLedgerIsRebuilt(t *testing.T) {
+	e := newEdge(t, rule.Limits{Conns: 10})
+	e.peer.PassAll("eth0")
+	s := serve(e.Host, t, "192.0.2.1:25")
+	alive := e.burst(t, "192.0.2.2", 6)
+	e.filter.Close()
+	if err := os.RemoveAll(filepath.Join(e.filter.Dir(), "ledger")); err != nil {
+		t.Fatal(err)
+	}
+	closeAll(alive[:2]) // nobody counts this
+	time.Sleep(50 * time.Millisecond)
+	f, err := loader.Open(loader.Options{PinDir: e.filter.Dir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	e.filter = f
+	e.Do(func() error { _, err := f.Attach("eth0", loader.Native); return err })
+	if open, _ := e.open(t, "192.0.2.2"); open != e.sockets(t, "192.0.2.2") {
+		t.Errorf("%d counted, the kernel has %d sockets", open, e.sockets(t, "192.0.2.2"))
+	}
+	closeAll(alive[2:])
 	s.closeAll()
 	e.eventually(t, "192.0.2.2", 0)
 }

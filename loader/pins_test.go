@@ -125,6 +125,29 @@ func TestAttach(t *testing.T) {
 			return nil
 		})
 	})
+	t.Run("jumbo frames", func(t *testing.T) {
+		e := newEdge(t, rule.Limits{})
+		e.Listen("192.0.2.1:25")
+		for _, h := range []*lab.Host{e.Host, e.peer} {
+			h.Do(func() error {
+				l, err := netlink.LinkByName("eth0")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkSetMTU(l, 9000)
+			})
+		}
+		e.Do(func() error {
+			a, err := e.filter.Attach("eth0", loader.Native)
+			if a.Mode != loader.Native {
+				t.Errorf("at an MTU of 9000: %+v", a)
+			}
+			return err
+		})
+		if !reached(t, e.peer, "192.0.2.2", "192.0.2.1:25") || reached(t, e.peer, "192.0.2.3", "192.0.2.1:25") {
+			t.Error("the filter decides otherwise at an MTU of 9000")
+		}
+	})
 	t.Run("driver without native XDP", func(t *testing.T) {
 		h, f := lab.NewHost(t, "edge"), open(t)
 		h.Do(func() error {

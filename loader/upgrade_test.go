@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -99,6 +100,46 @@ func TestUpgradeUnderTraffic(t *testing.T) {
 	if ans, err := f.Probe(netip.MustParseAddr("192.0.2.3"), 25); err != nil || ans.Reason != NoEntry {
 		t.Errorf("probe after the upgrade: %+v, %v", ans, err)
 	}
+}
+
+// An upgrade that fails half way leaves the old program on every interface, and
+// the next try succeeds.
+func TestFailedUpgradeLeavesTheOldOne(t *testing.T) {
+	edge := lab.NewHost(t, "edge")
+	lab.Connect(edge, "eth0", lab.NewHost(t, "peer"), "eth0")
+	dir := filepath.Join(lab.BPFFS(t), "synward")
+	old := openOlder(t, dir)
+	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
+	id := mustID(mustInfo(t, old).ID())
+	// a pin that is no link, after eth0's: the step that fails
+	if err := old.maps.States.Pin(filepath.Join(dir, "links", "999")); err != nil {
+		t.Fatal(err)
+	}
+	old.Close()
+	if f, err := Open(Options{PinDir: dir}); err == nil {
+		f.Close()
+		t.Fatal("the upgrade did not fail")
+	}
+	edge.Do(func() error {
+		if got := attachedProgram(t, "eth0"); got != uint32(id) {
+			t.Errorf("program %d is attached after the failure, want the old one, %d", got, id)
+		}
+		return nil
+	})
+	if err := os.Remove(filepath.Join(dir, "links", "999")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(Options{PinDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	edge.Do(func() error {
+		if got := attachedProgram(t, "eth0"); got == uint32(id) {
+			t.Error("the old program is still attached after the second try")
+		}
+		return nil
+	})
 }
 
 // knock dials the edge over and over until the context ends, and then tells
