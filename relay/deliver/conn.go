@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -30,6 +31,8 @@ type conn struct {
 	w       *bufio.Writer
 	ext     map[string]string // EHLO keywords in upper case, and their parameters
 	to      timeouts
+	helo    string  // our name
+	told    *sender // whom XCLIENT has named
 	used    int
 	idle    time.Time
 	buf     []byte      // for bodies on their way through
@@ -50,12 +53,12 @@ type dialer interface {
 }
 
 // connect opens a connection that is ready for MAIL. It is closed when ctx ends.
-func connect(ctx context.Context, d dialer, h Hop, helo string, to timeouts) (*conn, error) {
-	c, err := start(ctx, d, h, helo, to, h.TLS != Plain)
+func connect(ctx context.Context, d dialer, h Hop, helo string, from sender, to timeouts) (*conn, error) {
+	c, err := start(ctx, d, h, helo, from, to, h.TLS != Plain)
 	var hs *handshakeError
 	if h.TLS == Opportunistic && errors.As(err, &hs) {
 		// RFC 7435: some security is better than none, but none is better than no mail.
-		return start(ctx, d, h, helo, to, false)
+		return start(ctx, d, h, helo, from, to, false)
 	}
 	return c, err
 }
@@ -65,14 +68,14 @@ type handshakeError struct{ err error }
 func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
 func (e *handshakeError) Unwrap() error { return e.err }
 
-func start(ctx context.Context, d dialer, h Hop, helo string, to timeouts, useTLS bool) (_ *conn, err error) {
+func start(ctx context.Context, d dialer, h Hop, helo string, from sender, to timeouts, useTLS bool) (_ *conn, err error) {
 	dialCtx, cancel := context.WithTimeout(ctx, to.dial)
 	defer cancel()
 	nc, err := d.DialContext(dialCtx, "tcp", h.Address())
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{hop: h, to: to, buf: make([]byte, 32<<10)}
+	c := &conn{hop: h, helo: helo, to: to, buf: make([]byte, 32<<10)}
 	c.release = context.AfterFunc(ctx, func() { _ = nc.Close() })
 	defer func() {
 		if err != nil {
@@ -81,6 +84,11 @@ func start(ctx context.Context, d dialer, h Hop, helo string, to timeouts, useTL
 		}
 	}()
 	c.use(nc)
+	if h.Forward == ForwardPROXY {
+		if _, err := io.WriteString(deadlineWriter{c}, from.proxyHeader()); err != nil {
+			return nil, err
+		}
+	}
 	if h.TLS == Implicit {
 		if err := c.handshake(ctx); err != nil {
 			return nil, err

@@ -229,7 +229,7 @@ func (a *attempt) transact(hard context.Context, h *hopState, rcpts []int) (list
 	c := h.take()
 	for {
 		if c == nil {
-			if c, err = connect(hard, a.e.opt.Dialer, h.hop, a.s.Hostname, a.e.to); err != nil {
+			if c, err = connect(hard, a.e.opt.Dialer, h.hop, a.s.Hostname, senderOf(a.it), a.e.to); err != nil {
 				return nil, false, err
 			}
 		}

@@ -155,7 +155,7 @@ func (h *hopState) take() *conn {
 
 // give puts a connection back after a transaction that ended well.
 func (h *hopState) give(c *conn, now time.Time) {
-	if c.used >= maxUses {
+	if c.used >= maxUses || c.hop.Forward == ForwardPROXY {
 		c.quit()
 		return
 	}

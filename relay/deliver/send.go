@@ -34,6 +34,9 @@ func (c *conn) transaction(it queue.Item, rcpts []int, body io.Reader) ([]answer
 	if refusal.Code != 0 {
 		return all(rcpts, refusal), nil
 	}
+	if err := c.introduce(senderOf(it)); err != nil {
+		return nil, err
+	}
 	lines := []string{mail}
 	for _, i := range rcpts {
 		lines = append(lines, c.rcptCommand(it.Rcpts[i]))

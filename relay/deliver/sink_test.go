@@ -30,6 +30,8 @@ type sink struct {
 	ext  []string // what EHLO announces
 	mode TLSMode
 
+	silent bool // no greeting by itself
+
 	// answer gives the reply to a command, or to "." for a whole message; ""
 	// for the usual one, "close" to hang up.
 	answer func(s *talk, line string) string
@@ -124,7 +126,9 @@ func (s *sink) serve(nc net.Conn) {
 		_, err := io.WriteString(nc, strings.ReplaceAll(text, "\n", "\r\n")+"\r\n")
 		return err == nil
 	}
-	say("220 sink")
+	if !s.silent {
+		say("220 sink")
+	}
 	for {
 		_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
 		line, err := r.ReadString('\n')
