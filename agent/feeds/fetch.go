@@ -110,8 +110,13 @@ func (f *Fetcher) Fetch(ctx context.Context, place string, was Mark) (List, Mark
 		place, get = u.Path, f.file
 	}
 	body, mark, err := get(ctx, place, was)
+	if err == nil {
+		// A server that sees us go may end its answer as if it were whole.
+		err = ctx.Err()
+	}
 	if err != nil {
-		if ctx.Err() == context.DeadlineExceeded {
+		// A connection's own deadline may come a moment before the context's.
+		if late := net.Error(nil); ctx.Err() == context.DeadlineExceeded || errors.As(err, &late) && late.Timeout() {
 			err = fmt.Errorf("not all of it came within %s", f.o.Timeout)
 		}
 		return List{}, Mark{}, err
