@@ -20,7 +20,7 @@ import (
 
 // routes are what the control socket answers.
 func (a *Agent) routes() []control.Route {
-	return []control.Route{
+	routes := []control.Route{
 		{Pattern: "GET /v1/status", Handler: a.status},
 		{Pattern: "GET /v1/entries", Handler: a.listEntries},
 		{Pattern: "POST /v1/entries", Handler: a.addEntries},
@@ -39,6 +39,12 @@ func (a *Agent) routes() []control.Route {
 		{Pattern: "DELETE /v1/accounts/{name}", Handler: a.deleteAccount},
 		{Pattern: "/v1/relay/", HTTP: a.relayProxy()},
 	}
+	for _, t := range a.tasks {
+		if r, ok := t.(router); ok {
+			routes = append(routes, r.Routes(a)...)
+		}
+	}
+	return routes
 }
 
 // status answers GET /v1/status.
@@ -71,6 +77,11 @@ func (a *Agent) status(r *http.Request) (any, error) {
 	st.Filter.Connections = len(conns)
 	st.Relay = a.relayStatus(r.Context())
 	st.Pending = a.waiting()
+	for _, t := range a.tasks {
+		if r, ok := t.(reporter); ok {
+			r.Report(&st)
+		}
+	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for part, what := range a.problems {

@@ -24,7 +24,11 @@ func (a *Agent) exportPolicy(*http.Request) (any, error) {
 	return map[string]string{"text": text.String()}, err
 }
 
-func isOwn(e policy.Entry) bool { return e.Origin == policy.Operator || e.Origin == policy.File }
+// isOwn says whether an entry is the operator's, by command or by file. What
+// comes of a name today is not: a file does not speak of it.
+func isOwn(e policy.Entry) bool {
+	return e.Name == "" && (e.Origin == policy.Operator || e.Origin == policy.File)
+}
 
 // applyPolicy answers POST /v1/policy: the operator's own entries become what
 // the text says, all or nothing. An entry that is there by a command and that

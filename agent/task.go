@@ -16,23 +16,42 @@ type Task interface {
 	Run(ctx context.Context, a *Agent) error
 }
 
+// A task may also answer requests of its own on the control socket, and add to
+// status.
+type (
+	router interface {
+		Routes(a *Agent) []control.Route
+	}
+	reporter interface{ Report(st *control.Status) }
+)
+
 // Update is what a task changes, all or nothing: entries, and the documents in
 // which it keeps its own state. Entries that are as wished already cost nothing.
 type Update struct {
-	By, Command, Why string // for history; By such as "feed:spam"
+	By, Command, Why string  // for history; By such as "feed:spam"
+	UID              *uint32 // of the operator who asked; nil = nobody did
 	DryRun           bool
-	Remove           []policy.Key // those that are not there are left out
-	Put              []policy.Entry
-	PutDocs          []store.Doc
-	DeleteDocs       []store.Doc
+	Kill             bool // end connections that no longer pass
+	// Plan, where there is one, is called with the policy just before it is
+	// changed, and adds what then is to be changed. Its error is Change's.
+	Plan       func(now *policy.Set, u *Update) error
+	Remove     []policy.Key // those that are not there are left out
+	Put        []policy.Entry
+	PutDocs    []store.Doc
+	DeleteDocs []store.Doc
 }
 
 // Change brings an update into store and kernel, by the one way that every
 // change takes; it returns once that is in force. By and At of the entries are
 // filled in.
 func (a *Agent) Change(ctx context.Context, u Update) (control.Changed, error) {
-	in := intent{by: u.By, command: u.Command, why: u.Why, dryRun: u.DryRun}
+	in := intent{by: u.By, uid: u.UID, command: u.Command, why: u.Why, dryRun: u.DryRun, kill: u.Kill}
 	return a.change(ctx, in, func(e *edit, p plan) error {
+		if u.Plan != nil {
+			if err := u.Plan(e.set, &u); err != nil {
+				return err
+			}
+		}
 		for _, k := range u.Remove {
 			e.remove(k)
 		}
@@ -76,6 +95,12 @@ func (a *Agent) withDoc(ctx context.Context, d store.Doc, fn func(d store.Doc, w
 func (a *Agent) Policy() *policy.Set {
 	set, _ := a.state()
 	return set
+}
+
+// Ports are the protected ports.
+func (a *Agent) Ports() []uint16 {
+	_, p := a.state()
+	return p.numbers()
 }
 
 // Docs reads a collection of the store.

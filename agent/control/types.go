@@ -52,6 +52,7 @@ type Changed struct {
 	ID        uint64           `json:"id,omitempty"`        // of the change in history; none where nothing changed
 	ConfirmBy time.Time        `json:"confirm_by,omitzero"` // it is undone then, unless it is confirmed
 	Missing   []netip.Prefix   `json:"missing,omitempty"`   // to be removed, but not there
+	NotNamed  []string         `json:"not_named,omitempty"` // names and feeds to be removed, but not there
 	Rules     *RuleChange      `json:"rules,omitempty"`     // what the kernel's maps took; not with DryRun
 	CutOff    []Connection     `json:"cut_off,omitempty"`   // open connections whose source no longer passes
 	Killed    int              `json:"killed,omitempty"`    // how many of them were ended
@@ -107,7 +108,8 @@ type Status struct {
 	Agent    *AgentStatus `json:"agent"`             // null = the agent is down
 	Pending  *Pending     `json:"pending,omitempty"` // waits for policy confirm
 	Filter   FilterStatus `json:"filter"`
-	Relay    *RelayStatus `json:"relay,omitempty"` // absent = not enabled, or not known
+	Relay    *RelayStatus `json:"relay,omitempty"`   // absent = not enabled, or not known
+	Derived  []Derived    `json:"derived,omitempty"` // what entries come of names and feeds
 	Problems []string     `json:"problems,omitempty"`
 }
 
