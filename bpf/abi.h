@@ -54,7 +54,8 @@ struct port {
 	__u8 observe;  /* count what would be dropped, drop nothing */
 	__u8 all;      /* every segment of a source that may not connect is dropped */
 	__u8 reset;    /* refuse by a RST, not by silence */
-	__u8 pad[3];
+	__u8 forward;  /* the server is not a socket of this host */
+	__u8 pad[2];
 };
 
 /* One half's settings. */

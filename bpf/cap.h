@@ -75,9 +75,10 @@ static __always_inline struct meter *find_meter(__u64 tag, __u64 now, bool take)
 	return 0;
 }
 
-/* REASON_RATE, or why the filter cannot tell (that passes), or 0: within the cap. */
+/* REASON_RATE, or why the filter cannot tell (that passes), or 0: within the
+ * cap. One connection is used up, unless this is only a look. */
 __noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
-				const struct source *s, bool probe)
+				const struct source *s, bool look)
 {
 	struct meter *m;
 	__u64 now, old, base;
@@ -87,15 +88,15 @@ __noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
 	if (!e->interval)
 		return 0;
 	now = bpf_ktime_get_coarse_ns();
-	m = find_meter(source_tag(cfg, s), now, !probe);
+	m = find_meter(source_tag(cfg, s), now, !look);
 	if (!m)
-		return probe ? 0 : REASON_RATE_FULL;
+		return look ? 0 : REASON_RATE_FULL;
 	for (int i = 0; i < CAS_TRIES; i++) {
 		old = LOAD(m->tat);
 		base = old > now ? old : now;
 		if (base - now > e->tolerance)
 			return REASON_RATE;
-		if (probe || __sync_val_compare_and_swap(&m->tat, old, base + e->interval) == old)
+		if (look || __sync_val_compare_and_swap(&m->tat, old, base + e->interval) == old)
 			return 0;
 	}
 	return REASON_INTERNAL;
@@ -135,6 +136,20 @@ static __always_inline bool reserve(struct usage *u, __u32 cap)
 		}
 	}
 	return false;
+}
+
+/* At the cap, as things are. */
+static __always_inline bool is_full(const struct entry *e, const struct source *s)
+{
+	struct usage *u;
+
+	if (!e->conns)
+		return false;
+	u = bpf_map_lookup_elem(&usages, s);
+	if (!u || open_now(u) < e->conns)
+		return false;
+	__sync_fetch_and_add(&u->refused, 1);
+	return true;
 }
 
 static __always_inline void release(const struct source *s)

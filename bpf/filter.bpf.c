@@ -73,25 +73,20 @@ static __always_inline bool decide(__u32 current, const struct packet *p, bool p
 	return true;
 }
 
-/* A SYN takes no slot of its source's connections; it is only told in time that
- * there is none. */
-static __always_inline enum reason cap_connections(const struct entry *e, const struct source *s,
-						   struct probe *q)
+/* What a test run wants to know of the source, without a trace. */
+static __always_inline bool look_full(const struct entry *e, const struct source *s,
+				      struct probe *q)
 {
 	struct usage *u = bpf_map_lookup_elem(&usages, s);
-	__u64 open = u ? open_now(u) : 0;
 
-	if (q) {
-		q->open = open;
-		q->conns = e->conns;
-	}
-	if (!e->conns || open < e->conns)
-		return 0;
-	if (!q && u)
-		__sync_fetch_and_add(&u->refused, 1);
-	return REASON_CONNECTIONS;
+	q->open = u ? open_now(u) : 0;
+	q->conns = e->conns;
+	return e->conns && q->open >= e->conns;
 }
 
+/* A SYN uses nothing up, it may be anybody's: it is only told in time that there
+ * is nothing left. But where the server is not a socket of this host nobody can
+ * see the handshake's end, and the SYN counts. */
 static __always_inline void judge_attempt(const struct config *cfg, __u32 current,
 					  const struct packet *p, struct probe *q,
 					  struct outcome *o)
@@ -111,10 +106,12 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 curren
 		return;
 	}
 	make_source(cfg, m.entry, p->source, &source);
-	over = cap_connections(m.entry, &source, q);
-	if (!over)
-		over = cap_rate(cfg, m.entry, &source, q);
-	if (over == REASON_CONNECTIONS || over == REASON_RATE)
+	if (q ? look_full(m.entry, &source, q) : is_full(m.entry, &source)) {
+		refuse(o, REASON_CONNECTIONS);
+		return;
+	}
+	over = cap_rate(cfg, m.entry, &source, q || !cfg->ports[o->slot & (MAX_PORTS - 1)].forward);
+	if (over == REASON_RATE)
 		refuse(o, over);
 	else if (over)
 		o->reason = over;
@@ -124,20 +121,20 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 curren
 static __always_inline void judge_segment(struct xdp_md *ctx, const struct config *cfg,
 					  __u32 current, const struct packet *p, struct outcome *o)
 {
-	bool all = cfg->ports[o->slot & (MAX_PORTS - 1)].all;
+	const struct port *port = &cfg->ports[o->slot & (MAX_PORTS - 1)];
 	struct source source;
 	struct flow flow = {};
 	struct match m = {};
 	enum birth birth;
 	enum reason over;
 
-	if ((all || p->fragment) && !decide(current, p, true, &m, o)) {
+	if ((port->all || p->fragment) && !decide(current, p, true, &m, o)) {
 		if (o->decision == DECISION_DROP)
 			refuse(o, p->fragment ? REASON_FRAGMENT : REASON_SEGMENT);
 		return;
 	}
 	o->reason = REASON_NOT_OURS;
-	if (p->rst || p->fragment)
+	if (p->rst || p->fragment || port->forward)
 		return;
 	birth = find_birth(ctx, p, &flow);
 	if (birth == BIRTH_NONE)
@@ -149,11 +146,13 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 	if (!decide(current, p, true, &m, o))
 		return; /* its entry went between the SYN and this */
 	make_source(cfg, m.entry, p->source, &source);
-	over = admit(m.entry, &source, &flow);
+	over = admit(cfg, m.entry, &source, &flow);
 	o->reason = REASON_NOT_OURS;
-	if (over == REASON_CONNECTIONS) {
+	if (over == REASON_CONNECTIONS || over == REASON_RATE) {
 		refuse(o, over);
-		o->proved = true;
+		/* over the rate the kernel asks again in a second, and then it may
+		 * pass; a handshake that it does not remember has to be ended */
+		o->proved = over == REASON_CONNECTIONS || birth == BIRTH_COOKIE;
 	} else if (over) {
 		o->reason = over;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Where a connection is born: the segment that finishes a handshake takes a
- * slot of its source's cap, no SYN does. So nobody can use a source's slots up
- * by claiming its address.
+ * slot of its source's cap and uses up its rate, no SYN does. So nobody can use
+ * up what a source has by claiming its address.
  *
  * Invariant: usage.open = tokens + sockets with a counted account. */
 #pragma once
@@ -12,7 +12,8 @@
 /* What the kernel knows of a segment's connection. */
 enum birth {
 	BIRTH_NONE,   /* an open connection, or none at all: not the gate's business */
-	BIRTH_PROVED, /* it finishes a handshake */
+	BIRTH_PROVED, /* it finishes a handshake that the kernel remembers */
+	BIRTH_COOKIE, /* it finishes one of which only its SYN cookie tells */
 	BIRTH_STRAY,  /* it claims to, with the wrong number */
 };
 
@@ -121,7 +122,7 @@ static __always_inline enum birth judge_handshake(struct xdp_md *ctx, const stru
 	__u32 isn, state = sk->state;
 
 	if (state == BPF_TCP_LISTEN)
-		return is_cookie(ctx, p, sk) ? BIRTH_PROVED : BIRTH_NONE;
+		return is_cookie(ctx, p, sk) ? BIRTH_COOKIE : BIRTH_NONE;
 	if (state != BPF_TCP_NEW_SYN_RECV)
 		return BIRTH_NONE;
 	tcp = TAKE(&c, struct tcphdr);
@@ -146,22 +147,13 @@ __noinline enum birth find_birth(struct xdp_md *ctx, const struct packet *p, str
 	return b;
 }
 
-/* Takes a slot for the flow, unless it has one. REASON_CONNECTIONS, or why the
- * filter cannot tell (that passes), or 0: it has its slot. */
-__noinline enum reason admit(const struct entry *e, const struct source *s, const struct flow *f)
+static __always_inline enum reason take_slot(const struct entry *e, const struct source *s,
+					     const struct flow *f)
 {
-	struct token *held, fresh = {};
-	struct usage *u;
+	struct usage *u = find_usage(s);
+	struct token fresh = {};
 	long err;
 
-	if (!e || !s || !f)
-		return REASON_INTERNAL;
-	held = bpf_map_lookup_elem(&tokens, f);
-	if (held) {
-		held->taken = bpf_ktime_get_ns();
-		return 0;
-	}
-	u = find_usage(s);
 	if (!u)
 		return REASON_LEDGER_FULL;
 	if (!reserve(u, e->conns)) {
@@ -177,4 +169,25 @@ __noinline enum reason admit(const struct entry *e, const struct source *s, cons
 	}
 	__sync_fetch_and_add(&u->admitted, 1);
 	return 0;
+}
+
+/* Charges the flow to its source, once. REASON_CONNECTIONS, REASON_RATE, or why
+ * the filter cannot tell (that passes), or 0: it is paid for. */
+__noinline enum reason admit(const struct config *cfg, const struct entry *e,
+			     const struct source *s, const struct flow *f)
+{
+	struct token *held;
+	enum reason over;
+
+	if (!cfg || !e || !s || !f)
+		return REASON_INTERNAL;
+	held = bpf_map_lookup_elem(&tokens, f);
+	if (held) {
+		held->taken = bpf_ktime_get_ns();
+		return 0;
+	}
+	if (is_full(e, s))
+		return REASON_CONNECTIONS;
+	over = cap_rate(cfg, e, s, false);
+	return over == REASON_RATE ? over : take_slot(e, s, f);
 }

@@ -183,27 +183,63 @@ func TestEnforcesWithNobodyThere(t *testing.T) {
 
 func TestRateCapIsExact(t *testing.T) {
 	const burst, attempts = 7, 200
-	e := newEdge(t, rule.Limits{Interval: time.Hour, Burst: burst})
+	for _, cookies := range []string{"0", "2"} {
+		e := newEdge(t, rule.Limits{Interval: time.Hour, Burst: burst})
+		e.peer.PassAll("eth0")
+		setCookies(t, e.Host, cookies)
+		e.Listen("[::]:25")
+		e.peer.Do(func() error { return spoof("eth0", 1000) }) // uses nothing up
+		if n := e.greeted("192.0.2.2", attempts); n != burst {
+			t.Errorf("cookies %s: %d connections of %d came through a burst of %d", cookies, n, attempts, burst)
+		}
+		for i, want := range []rule.Verdict{rule.Drop, rule.Pass} {
+			a, err := e.filter.Probe(netip.MustParseAddr([]string{"192.0.2.2", "2001:db8::2"}[i]), 25)
+			if err != nil || a.Verdict != want {
+				t.Errorf("cookies %s: probe %d after the burst: %+v, %v", cookies, i, a, err)
+			}
+		}
+	}
+}
+
+// Who is over the rate is late, not lost: its connection goes on when there is
+// room again.
+func TestOverTheRateIsLate(t *testing.T) {
+	e := newEdge(t, rule.Limits{Interval: 500 * time.Millisecond, Burst: 2})
 	e.Listen("[::]:25")
+	if n := e.greeted("192.0.2.2", 4); n != 4 {
+		t.Errorf("%d of 4 connections were greeted in the end", n)
+	}
+}
+
+// Where the server is elsewhere, a SYN is all that can be counted.
+func TestRateOfForwardedPorts(t *testing.T) {
+	e := newEdge(t, rule.Limits{})
+	e.Listen("[::]:25")
+	e.setPort(t, rule.Port{Forward: true}, rule.Limits{Interval: time.Hour, Burst: 3})
+	if n := e.greeted("192.0.2.2", 10); n != 3 {
+		t.Errorf("%d connections came through a burst of 3", n)
+	}
+}
+
+// greeted dials n times at once and counts the connections that are greeted.
+func (e *edge) greeted(src string, n int) int {
 	var passed atomic.Int32
 	var wg sync.WaitGroup
-	for range attempts {
+	for range n {
 		wg.Go(func() {
-			if reached(t, e.peer, "192.0.2.2", "192.0.2.1:25") {
+			c, err := e.peer.Dial(src, "192.0.2.1:25", patience)
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_ = c.SetReadDeadline(time.Now().Add(2 * patience))
+			if _, err := c.Read(make([]byte, 16)); err == nil {
 				passed.Add(1)
 			}
 		})
 	}
 	wg.Wait()
-	if passed.Load() != burst {
-		t.Errorf("%d connections of %d came through a burst of %d", passed.Load(), attempts, burst)
-	}
-	for i, want := range []rule.Verdict{rule.Drop, rule.Pass} {
-		a, err := e.filter.Probe(netip.MustParseAddr([]string{"192.0.2.2", "2001:db8::2"}[i]), 25)
-		if err != nil || a.Verdict != want {
-			t.Errorf("probe %d after the burst: %+v, %v", i, a, err)
-		}
-	}
+	return int(passed.Load())
 }
 
 func TestCountersHitsAndEvents(t *testing.T) {

@@ -209,6 +209,7 @@ func (f *Filter) byName() map[string]*ebpf.Map {
 
 // Close releases this process's hold. The kernel goes on enforcing.
 func (f *Filter) Close() error {
+	f.indexer.wg.Wait() // an index that is being built needs the maps
 	var errs []error
 	for i := len(f.closers) - 1; i >= 0; i-- {
 		errs = append(errs, f.closers[i]())

@@ -127,7 +127,8 @@ type filterPort struct {
 	Observe uint8
 	All     uint8
 	Reset   uint8
-	Pad     [3]uint8
+	Forward uint8
+	Pad     [2]uint8
 }
 
 type filterPrefix4 struct {

@@ -318,7 +318,7 @@ func encodeConfig(pol rule.Policy, now filterConfig) filterConfig {
 	cfg := filterConfig{Ipv6Prefix: uint32(pol.IPv6Prefix), Seed: now.Seed, Netns: now.Netns, Epoch: max(1, now.Epoch)}
 	for i, p := range pol.Ports {
 		cfg.Ports[i] = filterPort{
-			Number: hostToNet(p.Number), Observe: flag(p.Observe), All: flag(p.All), Reset: flag(p.Reset),
+			Number: hostToNet(p.Number), Observe: flag(p.Observe), All: flag(p.All), Reset: flag(p.Reset), Forward: flag(p.Forward),
 		}
 		if !p.Observe {
 			cfg.Enforcing = 1

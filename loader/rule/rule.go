@@ -66,6 +66,7 @@ type Port struct {
 	Observe bool    // count what would be dropped, drop nothing
 	All     bool    // drop every TCP segment, not only SYNs, of a source that may not connect
 	Reset   bool    // refuse with a RST, rate limited, instead of silence
+	Forward bool    // the server is not a socket of this host: a SYN counts for the rate, connections are not counted
 }
 
 // Step answers for one stretch of time. Ports holds, per slot, the ID of the
