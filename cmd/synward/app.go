@@ -82,7 +82,7 @@ func newApp(s streams) *cli.App {
 		Commands: []*cli.Command{
 			agentCommand(s), entryCommand(s, "allow"), entryCommand(s, "deny"),
 			explainCommand(s), statusCommand(s), eventsCommand(s), policyCommand(s),
-			userCommand(s), queueCommand(s), relayCommand(s), configCommand(s), unloadCommand(s),
+			userCommand(s), dkimCommand(s), queueCommand(s), relayCommand(s), configCommand(s), unloadCommand(s),
 		},
 	}
 	for _, c := range app.Commands {

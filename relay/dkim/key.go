@@ -110,3 +110,29 @@ func (r Record) String() string {
 	}
 	return r.Name + ". IN TXT ( " + strings.Join(parts, "\n\t") + " )"
 }
+
+// CheckNames says what is wrong with the names that a key's record is found by.
+func CheckNames(domain, selector string) error {
+	if !isName(domain) || !strings.Contains(domain, ".") {
+		return fmt.Errorf("domain %q: want one such as example.net, in its xn-- form where it is not ASCII", domain)
+	}
+	if !isName(selector) || len(selector) > 63 {
+		return fmt.Errorf("selector %q: want one such as s2027", selector)
+	}
+	return nil
+}
+
+// isName says whether s is letters, digits and hyphens with dots between.
+func isName(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+				return false
+			}
+		}
+	}
+	return len(s) <= 253
+}
