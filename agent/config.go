@@ -37,6 +37,7 @@ type PortConfig struct {
 	Mode    string `toml:"mode" json:"mode,omitempty"`     // enforce or observe; default: [filter].mode
 	Filter  string `toml:"filter" json:"filter,omitempty"` // syn, or all segments of a source that may not connect
 	Refuse  string `toml:"refuse" json:"refuse,omitempty"` // drop in silence, or reset
+	Server  string `toml:"server" json:"server,omitempty"` // local, or elsewhere: this host only forwards
 }
 
 // CapsConfig is [caps]: what a source may where its entry sets nothing.
@@ -176,12 +177,13 @@ func (p PortConfig) compile(key string, number uint16, mode string) (rule.Port, 
 	}{
 		{"default", p.Default, [2]string{"drop", "pass"}}, {"mode", p.Mode, [2]string{"enforce", "observe"}},
 		{"filter", p.Filter, [2]string{"syn", "all"}}, {"refuse", p.Refuse, [2]string{"drop", "reset"}},
+		{"server", p.Server, [2]string{"local", "elsewhere"}},
 	} {
 		if k.value != "" && !slices.Contains(k.words[:], k.value) {
 			return rule.Port{}, badKey(key+"."+k.name, "%q is not one of %s, %s", k.value, k.words[0], k.words[1])
 		}
 	}
-	port := rule.Port{Number: number, Default: rule.Drop, All: p.Filter == "all", Reset: p.Refuse == "reset"}
+	port := rule.Port{Number: number, Default: rule.Drop, All: p.Filter == "all", Reset: p.Refuse == "reset", Forward: p.Server == "elsewhere"}
 	if p.Default == "pass" {
 		port.Default = rule.Pass
 	}
