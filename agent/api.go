@@ -241,7 +241,7 @@ func (a *Agent) relayProxy() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		part, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v1/relay/"), "/")
-		if part != "queue" && (r.Method != http.MethodGet || part == "settings") {
+		if part != "queue" && part != "quota" && (r.Method != http.MethodGet || part == "settings") {
 			control.WriteError(w, control.Errorf(http.StatusForbidden, "the relay's %s is the agent's alone", part))
 			return
 		}

@@ -57,6 +57,9 @@ func (s Settings) compile() (*compiled, error) {
 			return nil, fmt.Errorf("peers: %q is not a masked prefix", p.Prefix)
 		}
 	}
+	if err := s.Quota.validate(); err != nil {
+		return nil, fmt.Errorf("quota.%w", err)
+	}
 	for i, d := range s.RelayDomains {
 		if err := account.ValidateDomain(d); err != nil {
 			return nil, fmt.Errorf("relay_domains[%d]: %w", i, err)

@@ -52,6 +52,7 @@ type Config struct {
 	Route         []RouteConfig     `toml:"route"`
 	DKIM          []DKIMConfig      `toml:"dkim"`
 	Limits        LimitsConfig      `toml:"limits"`
+	Quota         QuotaConfig       `toml:"quota"`
 }
 
 // ListenConfig is one listener.
@@ -135,6 +136,9 @@ func (c Config) Validate() error {
 	}
 	if err := c.validateOnward(); err != nil {
 		return err
+	}
+	if err := c.Quota.validate(); err != nil {
+		return fmt.Errorf("relay.quota.%w", err)
 	}
 	return c.validateNumbers()
 }

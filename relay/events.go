@@ -15,6 +15,7 @@ const (
 	Delivered    = "delivered"    // the next hop has it
 	Deferred     = "deferred"     // to be tried again
 	Bounced      = "bounced"      // failed for good
+	OverQuota    = "over-quota"   // a user or a source has used up his quota: told once
 	Lost         = "lost"         // the reader was too slow: Message says how many
 )
 

@@ -24,6 +24,7 @@ const (
 	ansRcptOK
 	ansDataGo
 	ansQueued
+	ansHeld
 
 	ansBusy
 	ansBusySource
@@ -36,6 +37,7 @@ const (
 	ansReadFailed
 	ansInternal
 	ansTooManyRcpts
+	ansQuota
 	ansQueueFull
 	ansQueueFailed
 	ansAuthThrottled
@@ -102,6 +104,7 @@ var table = [answers]reply{
 	ansRcptOK:   {250, smtp.EnhancedCode{2, 1, 5}, "recipient ok"},
 	ansDataGo:   {354, smtp.EnhancedCode{}, "end data with <CR><LF>.<CR><LF>"},
 	ansQueued:   {250, smtp.EnhancedCode{2, 0, 0}, "queued as %s"},
+	ansHeld:     {250, smtp.EnhancedCode{2, 0, 0}, "queued as %s and held for release: the quota is used up"},
 
 	ansBusy:            {421, smtp.EnhancedCode{4, 3, 2}, "too many connections, try again later"},
 	ansBusySource:      {421, smtp.EnhancedCode{4, 7, 0}, "too many connections from your address"},
@@ -114,6 +117,7 @@ var table = [answers]reply{
 	ansReadFailed:      {421, smtp.EnhancedCode{4, 4, 2}, "message did not arrive whole, closing the connection"},
 	ansInternal:        {421, smtp.EnhancedCode{4, 3, 0}, "internal error, try again later"},
 	ansTooManyRcpts:    {452, smtp.EnhancedCode{4, 5, 3}, "too many recipients, send the rest in another message"},
+	ansQuota:           {452, smtp.EnhancedCode{4, 7, 1}, "quota of %s is used up, try again after %s"},
 	ansQueueFull:       {452, smtp.EnhancedCode{4, 3, 1}, "queue is full, try again later"},
 	ansQueueFailed:     {451, smtp.EnhancedCode{4, 3, 0}, "message was not stored, try again later"},
 	ansAuthThrottled:   {454, smtp.EnhancedCode{4, 7, 0}, "too many failed logins, try again later"},

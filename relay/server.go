@@ -33,6 +33,8 @@ type Options struct {
 	// Reconfigure, where it is set, is told new settings before they are in
 	// force, and may refuse them.
 	Reconfigure func(Settings) error
+	// Quotas counts what users and relaying sources hand in; nil: nothing does.
+	Quotas Quotas
 	// DrainTime is how long sessions may go on after Run's context ends; 0: 20 s.
 	DrainTime time.Duration
 }

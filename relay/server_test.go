@@ -77,12 +77,17 @@ type bench struct {
 	queue *memQueue
 	addr  map[string]string // "587", "465", "25" → address
 	stop  func()
+
+	counts Quotas
 }
 
 // start runs a server on loopback until the test ends.
-func start(t *testing.T, set Settings) *bench {
+func start(t *testing.T, set Settings) *bench { t.Helper(); return startWith(t, set, nil) }
+
+// startWith is start with something that counts.
+func startWith(t *testing.T, set Settings, counts Quotas) *bench {
 	t.Helper()
-	b := &bench{queue: &memQueue{}, addr: map[string]string{}}
+	b := &bench{queue: &memQueue{}, addr: map[string]string{}, counts: counts}
 	var ls []Listener
 	for port, mode := range map[uint16]string{587: TLSStartTLS, 465: TLSImplicit, 25: TLSStartTLS} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +106,7 @@ func start(t *testing.T, set Settings) *bench {
 
 // run runs the server on ls, without settings yet.
 func (b *bench) run(t *testing.T, ls []Listener) {
-	b.Server = New(Options{Listeners: ls, Queue: b.queue, Events: NewEvents(time.Now), Log: slog.New(slog.DiscardHandler), DrainTime: 2 * time.Second})
+	b.Server = New(Options{Listeners: ls, Queue: b.queue, Events: NewEvents(time.Now), Log: slog.New(slog.DiscardHandler), DrainTime: 2 * time.Second, Quotas: b.counts})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()

@@ -59,6 +59,9 @@ func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
 	if s.mail.size > s.bounds().maxSize {
 		return s.refuse(ansTooBig, nil)
 	}
+	if v := s.lookQuota(1); v.Over {
+		return s.refuseQuota(v, nil)
+	}
 	s.inMail = true
 	return s.say(ansMailOK)
 }
@@ -77,6 +80,9 @@ func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) error {
 	}
 	if bad := decide(s.ask(&to)); bad != ansNone {
 		return s.refuse(bad, []recipient{{path: to}})
+	}
+	if v := s.lookQuota(len(s.rcpts) + 1); v.Over {
+		return s.refuseQuota(v, []recipient{{path: to}})
 	}
 	s.rcpts = append(s.rcpts, recipient{to, *opts})
 	return s.say(ansRcptOK)
@@ -120,8 +126,8 @@ func (s *session) bounds() bounds {
 }
 
 // refuse says why, and reports what was an attempt.
-func (s *session) refuse(bad answer, rcpts []recipient) error {
-	err := s.say(bad)
+func (s *session) refuse(bad answer, rcpts []recipient, args ...any) error {
+	err := s.say(bad, args...)
 	e := s.envelope(Refused, rcpts)
 	e.Reply = s.g.says.String()
 	if unauthorized(bad) {
@@ -145,7 +151,7 @@ func (s *session) Data(io.Reader) error {
 	b := newBody(g, g.in[g.pos:], *buf, s.bounds().maxSize, time.Duration(limits.Command))
 	g.in, g.pos = nil, 0
 
-	id, err := s.store(b)
+	id, held, err := s.store(b)
 	if err == nil && !b.done {
 		err = errors.New("queue took a message without reading it whole")
 	}
@@ -164,30 +170,43 @@ func (s *session) Data(io.Reader) error {
 	g.srv.count.accepted.Add(1)
 	e := s.envelope(Accepted, s.rcpts)
 	e.Item, e.Size = id, b.n
+	if held {
+		e.Message = "held for release: over quota"
+	}
 	s.event(e)
 	g.log.Info("accepted", "item", id, "user", s.user, "from", e.From, "rcpts", e.Rcpts, "size", b.n)
+	if held {
+		return s.say(ansHeld, id)
+	}
 	return s.say(ansQueued, id)
 }
 
 // store decides once more, now about the whole envelope, and hands the message
 // to the queue.
-func (s *session) store(b *body) (string, error) {
+func (s *session) store(b *body) (id string, held bool, err error) {
 	if len(s.rcpts) == 0 {
-		return "", answerError(ansRcptFirst)
+		return "", false, answerError(ansRcptFirst)
 	}
 	for i := range s.rcpts {
 		if bad := decide(s.ask(&s.rcpts[i].path)); bad != ansNone {
-			return "", answerError(bad)
+			return "", false, answerError(bad)
 		}
+	}
+	took, err := s.takeQuota()
+	if err != nil {
+		return "", false, err
 	}
 	ask := s.ask(nil)
 	msg, ascii, err := prepare(b, s.trace(), ask.account != nil || ask.peer != nil)
-	if err != nil {
-		return "", err
+	if err == nil {
+		e := s.toQueue()
+		e.UTF8, e.Hold = s.mail.utf8 && !(ascii && s.ascii()), took.held
+		id, err = s.g.srv.queue.Add(s.g.srv.work, e, msg)
 	}
-	e := s.toQueue()
-	e.UTF8 = s.mail.utf8 && !(ascii && s.ascii())
-	return s.g.srv.queue.Add(s.g.srv.work, e, msg)
+	if err != nil {
+		s.returnQuota(took)
+	}
+	return id, took.held, err
 }
 
 // ascii says whether the envelope is. Some clients ask for SMTPUTF8 whenever it
@@ -209,12 +228,15 @@ func (e answerError) Error() string { return answer(e).reply().String() }
 // the message itself counts before what the queue made of it.
 func (s *session) refuseMessage(b *body, err error) error {
 	var own answerError
+	var over quotaError
 	a := ansQueueFailed
 	switch {
 	case errors.Is(err, errCut):
 		a = ansReadFailed
 	case errors.As(err, &own):
 		a = answer(own)
+	case errors.As(err, &over):
+		return s.refuseQuota(over.Verdict, s.rcpts)
 	case errors.Is(err, errTooBig):
 		a = ansTooBig
 	case errors.Is(err, errContent):

@@ -24,6 +24,7 @@ type Settings struct {
 	MX           MXConfig          `json:"mx,omitzero"`
 	Routes       []Route           `json:"routes,omitempty"`
 	DKIM         []DKIMKey         `json:"dkim,omitempty"`
+	Quota        QuotaConfig       `json:"quota,omitzero"`
 	RelayDomains []string          `json:"relay_domains,omitempty"` // domains that anybody may send to, on port 25
 	Peers        []Peer            `json:"peers,omitempty"`         // sources that may relay without AUTH
 }
@@ -100,7 +101,7 @@ func orDefault[T comparable](v, otherwise T) T {
 // Settings reads the files that c names and returns what to send to the relay.
 // It runs in the agent's process; an error names the key and the file.
 func (c Config) Settings(accounts []account.Account) (Settings, error) {
-	s := Settings{Hostname: c.Hostname, Accounts: accounts, Retry: c.Retry, RelayDomains: c.RelayDomains}
+	s := Settings{Hostname: c.Hostname, Accounts: accounts, Retry: c.Retry, RelayDomains: c.RelayDomains, Quota: c.Quota}
 	s.Limits = Limits{
 		MaxSize: c.MaxSize, MaxRecipients: c.MaxRecipients,
 		Sessions: c.Limits.Sessions, SessionsPerSource: c.Limits.SessionsPerSource,

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/synward/synward/relay/admin"
 	"github.com/synward/synward/relay/deliver"
 	"github.com/synward/synward/relay/queue"
+	"github.com/synward/synward/relay/quota"
 	"github.com/synward/synward/relay/sandbox"
 	"golang.org/x/sync/errgroup"
 )
@@ -69,14 +71,21 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
 
+	quotas, err := quota.Open(filepath.Join(spool, "quota.log"), time.Now, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, quotas.Close()) }()
+
 	events := relay.NewEvents(time.Now)
 	engine := deliver.New(deliver.Options{Queue: q, Observe: observer(events), Log: log})
 	front := relay.New(relay.Options{
-		Listeners: socks.smtp, Queue: q, Events: events, Log: log,
+		Listeners: socks.smtp, Queue: q, Events: events, Quotas: quotas, Log: log,
 		Reconfigure: (&onward{engine: engine, log: log}).apply,
 	})
 	handler := admin.Handler(admin.Options{
 		Front: front, Queue: q, Stats: q.Stats, Events: events, Sandbox: box, Version: version(), NextHops: front.NextHops,
+		Quotas: quotas, Limits: front,
 		Hands: admin.Hands{Retry: q.Retry, Hold: q.Hold, Release: q.Release, Delete: q.Delete},
 	})
 
@@ -96,6 +105,7 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return front.Run(ctx) })
 	parts.Go(func() error { return engine.Run(ctx) })
+	parts.Go(func() error { return quotas.Run(ctx) })
 	err = parts.Wait()
 	log.Info("stopped taking and sending mail")
 	endAdmin()

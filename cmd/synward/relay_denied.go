@@ -26,7 +26,7 @@ func relayCommand(s streams) *cli.Command {
 				jsonFlag(),
 			},
 			Action: func(c *cli.Context) error { return relayDenied(c, s) },
-		}},
+		}, relayQuotaCommand(s)},
 	}
 }
 

@@ -92,6 +92,52 @@ func TestUserLimits(t *testing.T) {
 	}
 }
 
+func TestQuotaCommands(t *testing.T) {
+	s, book := withAccounts(t)
+	if _, stderr, code := s.run("secret\n", "user", "add", "alice"); code != 0 {
+		t.Fatal(stderr)
+	}
+	for _, c := range []struct{ set, want string }{
+		{"messages-per-hour=10,recipients-per-day=50", "{10 0 0 50}"}, {"messages-per-hour=0", "{0 0 0 50}"}, {"none", "{0 0 0 0}"},
+	} {
+		s.must("user", "quota", "alice", "--set", c.set)
+		if q := book.get(t, "alice").Quota; q == nil || fmt.Sprint(*q) != c.want {
+			t.Errorf("%s sets %v, want %s", c.set, q, c.want)
+		}
+	}
+	if s.must("user", "quota", "alice", "--set", "default"); book.get(t, "alice").Quota != nil {
+		t.Error("default leaves a quota of his own")
+	}
+	for _, bad := range []string{"", "messages=5", "messages-per-hour", "messages-per-hour=-1", "messages-per-hour=x"} {
+		if _, stderr, code := s.run("", "user", "quota", "alice", "--set", bad); code != 2 || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("--set %q: %d %q", bad, code, stderr)
+		}
+	}
+
+	var asked []string
+	s = serveControl(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method+" "+r.URL.String())
+		fmt.Fprint(w, `{"quotas":[{"user":"alice","limits":{"messages_per_hour":10},"used":{"messages_hour":10,"messages_day":12,"recipients_hour":0,"recipients_day":7},"over":"10 messages an hour","until":"2026-11-24T12:00:00Z"},{"source":"192.0.2.1/32"}]}`)
+	}))
+	out := s.must("user", "quota", "alice")
+	for _, want := range []string{"user alice", "10 of 10", " 12 ", "used up until 2026-11-24", "source 192.0.2.1 "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	s.must("user", "quota", "alice", "--reset")
+	s.must("user", "quota", "alice", "--reset", "--dry-run")
+	s.must("relay", "quota")
+	s.must("relay", "quota", "--source", "192.0.2.1", "--reset")
+	want := "GET /v1/relay/quota?user=alice,POST /v1/relay/quota/reset?user=alice,GET /v1/relay/quota?user=alice,GET /v1/relay/quota?,POST /v1/relay/quota/reset?source=192.0.2.1"
+	if got := strings.Join(asked, ","); got != want {
+		t.Errorf("asked\n%s, want\n%s", got, want)
+	}
+	if _, _, code := s.run("", "relay", "quota", "--reset"); code != 2 {
+		t.Errorf("reset of everything: exit status %d", code)
+	}
+}
+
 func TestRelayDeniedCommand(t *testing.T) {
 	when := time.Now().Add(-time.Minute)
 	list := relay.DeniedList{Total: 9, Forgotten: 2, Denied: []relay.Denied{

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/synward/synward/relay/quota"
 )
 
 // Account is one user of the relay.
@@ -22,6 +24,8 @@ type Account struct {
 	Denied        []string `json:"denied_domains,omitempty"` // that he may not send to
 	MaxSize       int64    `json:"max_size,omitempty"`       // bytes of a message; 0 = the relay's
 	MaxRecipients int      `json:"max_recipients,omitempty"` // of a message; 0 = the relay's
+
+	Quota *quota.Limits `json:"quota,omitempty"` // nil = the relay's for users
 }
 
 // maxName bounds a name in bytes; an address as a name fits.

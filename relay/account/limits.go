@@ -59,6 +59,11 @@ func (a Account) validateLimits() error {
 			return err
 		}
 	}
+	if a.Quota != nil {
+		if err := a.Quota.Validate(); err != nil {
+			return fmt.Errorf("quota: %w", err)
+		}
+	}
 	switch {
 	case a.MaxSize < 0 || a.MaxSize > 0 && a.MaxSize < 1024:
 		return fmt.Errorf("max_size %d is less than 1024 bytes; 0 is for no limit of his own", a.MaxSize)

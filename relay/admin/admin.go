@@ -32,6 +32,8 @@ type Options struct {
 	Front   Front
 	Queue   Queue
 	Hands   Hands
+	Quotas  Quotas
+	Limits  Limits
 	Stats   func() queue.Stats
 	Events  *relay.Events
 	Sandbox sandbox.Report
@@ -62,6 +64,8 @@ func Handler(o Options) http.Handler {
 		answer(w, o.Front.Denied(r.URL.Query().Get("by") == "count"))
 	})
 	o.queueRoutes(mux)
+	mux.HandleFunc("GET /v1/quota", o.getQuota)
+	mux.HandleFunc("POST /v1/quota/reset", o.resetQuota)
 	return mux
 }
 

@@ -156,6 +156,9 @@ func (q *Queue) Add(ctx context.Context, e Envelope, body io.Reader) (string, er
 		return "", err
 	}
 	m := meta{Envelope: e.clone(), Received: q.opt.Now().UTC()}
+	if m.Hold {
+		m.Hold, m.State = false, &state{Held: true}
+	}
 	buf, err := startMessage(m, sizeHint(body, q.opt.InlineMax))
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrEnvelope, err)
@@ -168,7 +171,8 @@ func (q *Queue) Add(ctx context.Context, e Envelope, body io.Reader) (string, er
 	if err != nil {
 		return "", fmt.Errorf("read message: %w", err)
 	}
-	ent := &entry{meta: m, size: int64(len(buf) - start), heapIdx: -1}
+	ent := &entry{meta: m, size: int64(len(buf) - start), st: state{Held: e.Hold}, heapIdx: -1}
+	ent.State = nil
 	if more {
 		if err := q.spill(ctx, ent, buf[start:], body); err != nil {
 			return "", err
@@ -207,6 +211,9 @@ func (q *Queue) insert(ent *entry, buf []byte, start int) error {
 		q.addBytes -= ent.size
 		if err == nil {
 			q.enter(ent)
+			if ent.st.Held {
+				q.held++
+			}
 		}
 	}
 	return q.commit(p)

@@ -205,6 +205,39 @@ func TestHoldReleaseDelete(t *testing.T) {
 	}
 }
 
+// TestHeldFromTheBeginning: never handed out, held after a restart, and it goes
+// once it is released.
+func TestHeldFromTheBeginning(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir, Options{})
+	e := envelope("bob@example.org")
+	e.Hold = true
+	id, err := q.Add(context.Background(), e, strings.NewReader("text"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := add(t, q, "other")
+	if it := next(t, q); it.ID != other {
+		t.Errorf("%s was handed out, want %s", it.ID, other)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, dir, Options{})
+	if s := q.Stats(); s.Held != 1 || s.Items != 2 {
+		t.Errorf("after a restart: %+v", s)
+	}
+	if err := errors.Join(q.Delete(other), q.Release(id)); err != nil {
+		t.Fatal(err)
+	}
+	if it := next(t, q); it.ID != id || it.Held || it.Hold || body(t, q, id) != "text" {
+		t.Errorf("released is %+v", it)
+	}
+	if s := q.Stats(); s.Held != 0 {
+		t.Errorf("after release: %+v", s)
+	}
+}
+
 func TestPostponeWritesNothing(t *testing.T) {
 	q := open(t, t.TempDir(), Options{})
 	id := add(t, q, "x")

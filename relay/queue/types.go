@@ -41,6 +41,7 @@ type Envelope struct {
 	EightBit bool        `json:"eight_bit,omitempty"`
 	UTF8     bool        `json:"utf8,omitempty"`
 	Helo     string      `json:"helo,omitempty"`
+	Hold     bool        `json:"hold,omitempty"` // it waits for Release from the beginning
 }
 
 // check refuses what must never reach a next hop or a log line.
