@@ -2,6 +2,8 @@ package loader_test
 
 import (
 	"errors"
+	"flag"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +19,12 @@ import (
 	"github.com/synward/synward/loader"
 	"github.com/synward/synward/loader/rule"
 	"github.com/synward/synward/test/lab"
+)
+
+// Long runs: go test ./loader -run 'Churn|CapIsExact' -count 10 -args -burst 10000 -churn 100000
+var (
+	burst = flag.Int("burst", 600, "connections that are opened at once")
+	churn = flag.Int("churn", 2000, "connections that come and go")
 )
 
 // server keeps every connection that it accepts until it is told to close them.
@@ -100,31 +108,65 @@ func (e *edge) sockets(t *testing.T, src string) uint64 {
 	return n
 }
 
-// burst dials n times at once and returns what came of it; connections that
-// were made and reset at once do not count.
+// burst dials n times at once and returns the connections that live; those that
+// were made and reset at once do not.
 func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
 	t.Helper()
-	var mu sync.Mutex
+	halves := [2][]int{} // from two threads, so that two CPUs meet
 	var wg sync.WaitGroup
-	for range n {
+	for i, n := range []int{n / 2, n - n/2} {
 		wg.Go(func() {
-			c, err := e.peer.Dial(src, "192.0.2.1:25", patience)
-			if err != nil {
-				return
+			if err := e.peer.Try(func() (err error) { halves[i], err = connectMany(src, n); return err }); err != nil {
+				t.Error(err)
 			}
-			_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-				mu.Lock()
-				alive = append(alive, c)
-				mu.Unlock()
-				return
-			}
-			c.Close()
 		})
 	}
 	wg.Wait()
+	time.Sleep(patience)
+	for _, fd := range append(halves[0], halves[1]...) {
+		if c := living(fd); c != nil {
+			alive = append(alive, c)
+		}
+	}
 	t.Cleanup(func() { closeAll(alive) })
 	return alive
+}
+
+// connectMany begins n connections to the edge from one thread, without waiting.
+func connectMany(src string, n int) (fds []int, err error) {
+	from := unix.SockaddrInet4{Addr: netip.MustParseAddr(src).As4()}
+	to := unix.SockaddrInet4{Port: 25, Addr: [4]byte{192, 0, 2, 1}}
+	for range n {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fds, err
+		}
+		fds = append(fds, fd)
+		if err := unix.Bind(fd, &from); err != nil {
+			return fds, err
+		}
+		if err := unix.Connect(fd, &to); err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
+			return fds, err
+		}
+	}
+	return fds, nil
+}
+
+// living is the connection of a socket that has one; any other is closed.
+func living(fd int) net.Conn {
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close() // FileConn has a descriptor of its own
+	if _, err := unix.Getpeername(fd); err != nil {
+		return nil
+	}
+	if _, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+		return nil // reset, or ended
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil
+	}
+	return c
 }
 
 func closeAll(conns []net.Conn) {
@@ -150,7 +192,7 @@ func TestConnectionCapIsExact(t *testing.T) {
 			e.peer.PassAll("eth0") // a veth takes a RST sent by XDP only so
 			setCookies(t, e.Host, cookies)
 			s := serve(e.Host, t, "192.0.2.1:25")
-			alive := e.burst(t, "192.0.2.2", 600)
+			alive := e.burst(t, "192.0.2.2", *burst)
 			if len(alive) != limit {
 				t.Errorf("%d connections are alive, the cap is %d", len(alive), limit)
 			}
@@ -324,4 +366,50 @@ func TestLostLedgerIsRebuilt(t *testing.T) {
 	closeAll(alive[2:])
 	s.closeAll()
 	e.eventually(t, "192.0.2.2", 0)
+}
+
+// Connections come and go in every way from several clients at once while
+// agents come and go: never more than the cap, and no drift at the end.
+func TestChurn(t *testing.T) {
+	const limit = 20
+	e := newEdge(t, rule.Limits{Conns: limit})
+	e.peer.PassAll("eth0")
+	e.Listen("192.0.2.1:25") // closes each by itself, first
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := range *churn / 8 {
+				c, err := e.peer.Dial("192.0.2.2", "192.0.2.1:25", 200*time.Millisecond)
+				if err != nil {
+					continue
+				}
+				switch (worker + i) % 4 {
+				case 0:
+					_ = c.(*net.TCPConn).SetLinger(0)
+				case 1:
+					_ = c.(*net.TCPConn).CloseWrite()
+				case 2:
+					_, _ = io.Copy(io.Discard, c)
+				}
+				c.Close()
+			}
+		})
+	}
+	for range 3 {
+		dir := e.filter.Dir()
+		e.filter.Close()
+		f, err := loader.Open(loader.Options{PinDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		e.filter = f
+		e.Do(func() error { _, err := f.Attach("eth0", loader.Native); return err })
+		time.Sleep(100 * time.Millisecond)
+	}
+	wg.Wait()
+	e.eventually(t, "192.0.2.2", 0)
+	if _, peak := e.open(t, "192.0.2.2"); peak == 0 || peak > limit {
+		t.Errorf("at most %d connections at once, the cap is %d", peak, limit)
+	}
 }
