@@ -207,7 +207,7 @@ struct recent {
 	__be32 source[4];
 	__be16 port;
 	__u8 reason;
-	__u8 pad;
+	__u8 observed;
 	__u32 count; /* not sent yet */
 	__u64 sent;  /* jiffies of the last record */
 };

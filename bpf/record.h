@@ -60,11 +60,11 @@ static __always_inline bool within_budget(struct budget *b, __u64 now)
 }
 
 static __always_inline bool same_source(const struct recent *r, const struct packet *p,
-					const __be32 *source, __u8 reason)
+					const __be32 *source, __u8 reason, bool observed)
 {
 	return r->source[0] == source[0] && r->source[1] == source[1] &&
 	       r->source[2] == source[2] && r->source[3] == source[3] && r->port == p->port &&
-	       r->reason == reason;
+	       r->reason == reason && r->observed == observed;
 }
 
 static __always_inline void send_event(struct xdp_md *ctx, const struct packet *p,
@@ -108,10 +108,11 @@ static __always_inline void tell(struct xdp_md *ctx, const struct packet *p,
 	r = bpf_map_lookup_elem(&recent, &index);
 	if (!r)
 		return;
-	if (!same_source(r, p, source, o->reason)) {
+	if (!same_source(r, p, source, o->reason, o->observed)) {
 		__builtin_memcpy(r->source, source, sizeof(r->source));
 		r->port = p->port;
 		r->reason = o->reason;
+		r->observed = o->observed;
 		r->count = 1;
 	} else {
 		r->count++;

@@ -178,13 +178,13 @@ const (
 )
 
 type filterRecent struct {
-	_      structs.HostLayout
-	Source [4]uint32
-	Port   uint16
-	Reason uint8
-	Pad    uint8
-	Count  uint32
-	Sent   uint64
+	_        structs.HostLayout
+	Source   [4]uint32
+	Port     uint16
+	Reason   uint8
+	Observed uint8
+	Count    uint32
+	Sent     uint64
 }
 
 type filterRule struct {
