@@ -3,11 +3,11 @@
  * word; concurrent connections, by a count that only proved handshakes raise.
  * Both are exact across CPUs: every change is a compare-and-swap. */
 #pragma once
+#include "config.h"
 #include "maps.h"
 #include "parse.h"
 
 #define CAS_TRIES 16
-#define LOAD(x) (*(volatile typeof(x) *)&(x))
 
 /* What is counted together when this entry lets this address pass. */
 static __always_inline void make_source(const struct config *cfg, const struct entry *e,

@@ -10,18 +10,6 @@
 #include "kernel.h"
 #include "match.h"
 
-__u32 find_slot(const struct config *cfg, __be16 port);
-
-static __always_inline const struct config *current_config(__u32 *current)
-{
-	__u32 zero = 0, half;
-	struct state *st = bpf_map_lookup_elem(&states, &zero);
-
-	*current = st ? LOAD(st->current) : 0;
-	half = HALF(*current);
-	return bpf_map_lookup_elem(&configs, &half);
-}
-
 /* The entry that lets a flow's client pass; false: it does not count. */
 static __always_inline bool find_account(const struct config *cfg, __u32 current,
 					 const struct flow *f, struct source *s)

@@ -7,6 +7,23 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
+/* A map whose elements are maps of their own, made anew by the agent in the size
+ * that the policy needs: the inner size here is a template. */
+#define MAP_OF_MAPS(name, n, inner, flags, key_, value_)                                           \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);                                          \
+		__uint(max_entries, n);                                                            \
+		__type(key, __u32);                                                                \
+		__array(                                                                           \
+			values, struct {                                                           \
+				__uint(type, inner);                                               \
+				__uint(max_entries, 1);                                            \
+				__uint(map_flags, flags);                                          \
+				__uint(key_size, sizeof(key_));                                    \
+				__uint(value_size, sizeof(value_));                                \
+			});                                                                        \
+	} name SEC(".maps")
+
 /* 0 → which half is in force. The agent writes, every packet reads. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -23,35 +40,10 @@ struct {
 	__type(value, struct config);
 } configs SEC(".maps");
 
-/* half → prefix → index into rules. The agent writes, attempts read. The inner
- * sizes here are templates: the agent sizes each trie for its policy. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, HALVES);
-	__type(key, __u32);
-	__array(
-		values, struct {
-			__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-			__uint(max_entries, 1);
-			__uint(map_flags, BPF_F_NO_PREALLOC);
-			__uint(key_size, sizeof(struct prefix4));
-			__uint(value_size, sizeof(__u32));
-		});
-} prefixes4 SEC(".maps");
+/* half → prefix → index into rules. The agent writes, attempts read. */
+MAP_OF_MAPS(prefixes4, HALVES, BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC, struct prefix4, __u32);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, HALVES);
-	__type(key, __u32);
-	__array(
-		values, struct {
-			__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-			__uint(max_entries, 1);
-			__uint(map_flags, BPF_F_NO_PREALLOC);
-			__uint(key_size, sizeof(struct prefix6));
-			__uint(value_size, sizeof(__u32));
-		});
-} prefixes6 SEC(".maps");
+MAP_OF_MAPS(prefixes6, HALVES, BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC, struct prefix6, __u32);
 
 /* The index: what the tries say, in a form that answers at once (DXR, Zec, Rizzo
  * and Mikuc 2012). Compiled by the agent from the same rules, in one of INDEXES
@@ -96,92 +88,21 @@ struct {
 } chunks4 SEC(".maps");
 
 /* index → hash table of the touched /32s; index → ranges. Sized for the policy. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, INDEXES);
-	__type(key, __u32);
-	__array(
-		values, struct {
-			__uint(type, BPF_MAP_TYPE_ARRAY);
-			__uint(max_entries, 1);
-			__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
-			__uint(key_size, sizeof(__u32));
-			__uint(value_size, sizeof(struct chunk6));
-		});
-} chunks6 SEC(".maps");
+MAP_OF_MAPS(chunks6, INDEXES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32,
+	    struct chunk6);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, INDEXES);
-	__type(key, __u32);
-	__array(
-		values, struct {
-			__uint(type, BPF_MAP_TYPE_ARRAY);
-			__uint(max_entries, 1);
-			__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
-			__uint(key_size, sizeof(__u32));
-			__uint(value_size, sizeof(__u64));
-		});
-} ranges4 SEC(".maps");
+MAP_OF_MAPS(ranges4, INDEXES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32, __u64);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, INDEXES);
-	__type(key, __u32);
-	__array(
-		values, struct {
-			__uint(type, BPF_MAP_TYPE_ARRAY);
-			__uint(max_entries, 1);
-			__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
-			__uint(key_size, sizeof(__u32));
-			__uint(value_size, sizeof(__u64));
-		});
-} ranges6 SEC(".maps");
+MAP_OF_MAPS(ranges6, INDEXES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32, __u64);
 
 /* half → index → rule, entry, hit. The agent writes the first two, attempts
  * read; attempts count hits, the agent reads them. A rule's slot is written
  * before a trie points to it and reused only after a grace period. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, HALVES);
-	__type(key, __u32);
-	__array(
-		values, struct {
-			__uint(type, BPF_MAP_TYPE_ARRAY);
-			__uint(max_entries, 1);
-			__uint(map_flags, BPF_F_INNER_MAP);
-			__uint(key_size, sizeof(__u32));
-			__uint(value_size, sizeof(struct rule));
-		});
-} rules SEC(".maps");
+MAP_OF_MAPS(rules, HALVES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP, __u32, struct rule);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, HALVES);
-	__type(key, __u32);
-	__array(
-		values, struct {
-			__uint(type, BPF_MAP_TYPE_ARRAY);
-			__uint(max_entries, 1);
-			__uint(map_flags, BPF_F_INNER_MAP);
-			__uint(key_size, sizeof(__u32));
-			__uint(value_size, sizeof(struct entry));
-		});
-} entries SEC(".maps");
+MAP_OF_MAPS(entries, HALVES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP, __u32, struct entry);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, HALVES);
-	__type(key, __u32);
-	__array(
-		values, struct {
-			__uint(type, BPF_MAP_TYPE_ARRAY);
-			__uint(max_entries, 1);
-			__uint(map_flags, BPF_F_INNER_MAP);
-			__uint(key_size, sizeof(__u32));
-			__uint(value_size, sizeof(struct hit));
-		});
-} hits SEC(".maps");
+MAP_OF_MAPS(hits, HALVES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP, __u32, struct hit);
 
 /* reason * (MAX_PORTS + 1) + slot → packets; slot MAX_PORTS is for packets
  * whose port is not in sight. Packets write their CPU's, the agent reads. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Which entry decides for a source on a port. */
 #pragma once
+#include "config.h"
 #include "index.h"
 #include "maps.h"
 #include "parse.h"

@@ -18,7 +18,7 @@ import (
 )
 
 // A long run wants more: go test ./loader -run Differential -timeout 2h -args -rounds 5000
-var rounds = flag.Int("rounds", 40, "policies that the differential test tries, each with 2,000 frames")
+var rounds = flag.Int("rounds", 25, "policies that the differential test tries, each with 2,000 frames")
 
 func open(t testing.TB) *loader.Filter {
 	t.Helper()

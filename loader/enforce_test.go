@@ -75,6 +75,7 @@ func reached(t *testing.T, from *lab.Host, src, to string) bool {
 }
 
 func TestStrangerMeetsSilence(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	for _, port := range []int{25, 465, 587} {
 		e.Listen(fmt.Sprintf("[::]:%d", port))
@@ -99,6 +100,7 @@ func TestStrangerMeetsSilence(t *testing.T) {
 }
 
 func TestEverythingElseIsUntouched(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("[::]:22")
 	e.Listen("[::]:80")
@@ -145,6 +147,7 @@ func exchangeUDP(peer *lab.Host) error {
 
 // What the agent's death leaves behind goes on; who comes back finds it.
 func TestEnforcesWithNobodyThere(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("192.0.2.1:25")
 	dir := e.filter.Dir()
@@ -182,6 +185,7 @@ func TestEnforcesWithNobodyThere(t *testing.T) {
 }
 
 func TestRateCapIsExact(t *testing.T) {
+	t.Parallel()
 	const burst, attempts = 7, 200
 	for _, cookies := range []string{"0", "2"} {
 		e := newEdge(t, rule.Limits{Interval: time.Hour, Burst: burst})
@@ -204,6 +208,7 @@ func TestRateCapIsExact(t *testing.T) {
 // Who is over the rate is late, not lost: its connection goes on when there is
 // room again.
 func TestOverTheRateIsLate(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{Interval: 500 * time.Millisecond, Burst: 2})
 	e.Listen("[::]:25")
 	if n := e.greeted("192.0.2.2", 4); n != 4 {
@@ -213,6 +218,7 @@ func TestOverTheRateIsLate(t *testing.T) {
 
 // Where the server is elsewhere, a SYN is all that can be counted.
 func TestRateOfForwardedPorts(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("[::]:25")
 	e.setPort(t, rule.Port{Forward: true}, rule.Limits{Interval: time.Hour, Burst: 3})
@@ -243,6 +249,7 @@ func (e *edge) greeted(src string, n int) int {
 }
 
 func TestCountersHitsAndEvents(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("[::]:25")
 	events := make(chan loader.Event, 100)

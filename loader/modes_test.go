@@ -45,6 +45,7 @@ func (e *edge) dialError(src, to string) error {
 }
 
 func TestRefuseByReset(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.peer.PassAll("eth0")
 	e.Listen("[::]:25")
@@ -63,6 +64,7 @@ func TestRefuseByReset(t *testing.T) {
 }
 
 func TestObserveDropsNothingAndCounts(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("[::]:25")
 	e.setPort(t, rule.Port{Observe: true}, rule.Limits{})
@@ -81,6 +83,7 @@ func TestObserveDropsNothingAndCounts(t *testing.T) {
 }
 
 func TestDefaultPassWithCaps(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.peer.PassAll("eth0")
 	serve(e.Host, t, "192.0.2.1:25")
@@ -94,6 +97,7 @@ func TestDefaultPassWithCaps(t *testing.T) {
 }
 
 func TestSharedCap(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.peer.PassAll("eth0")
 	serve(e.Host, t, "[::]:25")
@@ -113,6 +117,7 @@ func TestSharedCap(t *testing.T) {
 
 // An IPv6 source is its /64, not its address.
 func TestIPv6SourceIsItsPrefix(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.peer.PassAll("eth0")
 	serve(e.Host, t, "[::]:25")
@@ -132,6 +137,7 @@ func TestIPv6SourceIsItsPrefix(t *testing.T) {
 
 // With filter "all" a stranger's ACK meets silence, and not the kernel's RST.
 func TestFilterAll(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("[::]:25")
 	for _, all := range []bool{false, true} {
@@ -214,6 +220,7 @@ func (e *edge) frame(t *testing.T, src string, port uint16) []byte {
 // A SYN in pieces gives no connection, not even to whom is allowed; the same
 // pieces to another port do, so it is the filter that stops them.
 func TestNoSYNInPieces(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("192.0.2.1:25")
 	e.Listen("192.0.2.1:80")

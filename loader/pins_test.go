@@ -37,6 +37,7 @@ func wantError(t *testing.T, err, sentinel error, words ...string) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	t.Run("not on bpffs", func(t *testing.T) {
 		_, err := loader.Open(loader.Options{PinDir: filepath.Join(t.TempDir(), "synward")})
 		wantError(t, err, nil, "bpf filesystem", "mount -t bpf")
@@ -74,11 +75,13 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestViewNeedsAFilter(t *testing.T) {
+	t.Parallel()
 	_, err := loader.View(filepath.Join(lab.BPFFS(t), "synward"))
 	wantError(t, err, loader.ErrNotLoaded)
 }
 
 func TestViewBesideAnAgent(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	v, err := loader.View(e.filter.Dir())
 	if err != nil {
@@ -92,6 +95,7 @@ func TestViewBesideAnAgent(t *testing.T) {
 }
 
 func TestUnloadLeavesNothing(t *testing.T) {
+	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("192.0.2.1:25")
 	dir := e.filter.Dir()
@@ -111,6 +115,7 @@ func TestUnloadLeavesNothing(t *testing.T) {
 }
 
 func TestAttach(t *testing.T) {
+	t.Parallel()
 	t.Run("no such interface", func(t *testing.T) {
 		_, err := open(t).Attach("nowhere0", loader.Auto)
 		wantError(t, err, nil, "nowhere0", "no such interface")

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The verdict on a packet, step by step: docs/datapath.md has the order. */
+#pragma once
+#include "gate.h"
+#include "match.h"
+#include "record.h"
+
+/* The test run's question in front of the packet, or none. */
+static __always_inline struct probe *find_probe(struct xdp_md *ctx)
+{
+	struct probe *q = (void *)(long)ctx->data_meta;
+	void *data = (void *)(long)ctx->data;
+
+	if ((void *)(q + 1) > data || q->magic != PROBE_MAGIC)
+		return 0;
+	return q;
+}
+
+static __always_inline void refuse(struct outcome *o, enum reason reason)
+{
+	o->reason = reason;
+	o->decision = DECISION_DROP;
+}
+
+static __always_inline void give_up(struct outcome *o)
+{
+	o->reason = REASON_INTERNAL;
+	o->decision = DECISION_PASS;
+}
+
+/* The policy's verdict on a packet to a protected port. */
+static __always_inline bool decide(__u32 current, const struct packet *p, bool probe,
+				   struct match *m, struct outcome *o)
+{
+	if (!match(current, p, o->slot, m)) {
+		give_up(o);
+		return false;
+	}
+	if (m->index >= MAX_PORTS) {
+		o->entry = m->entry->id;
+		if (!probe && p->syn)
+			count_hit(HALF(current), m->index);
+	}
+	if (m->entry->decision != DECISION_PASS) {
+		refuse(o, m->index < MAX_PORTS ? REASON_NO_ENTRY : REASON_DENIED);
+		return false;
+	}
+	o->decision = DECISION_PASS;
+	o->reason = m->index < MAX_PORTS ? REASON_DEFAULT_PASS : REASON_ALLOWED;
+	return true;
+}
+
+/* What a test run wants to know of the source, without a trace. */
+static __always_inline bool look_full(const struct entry *e, const struct source *s,
+				      struct probe *q)
+{
+	struct usage *u = bpf_map_lookup_elem(&usages, s);
+
+	q->open = u ? open_now(u) : 0;
+	q->conns = e->conns;
+	return e->conns && q->open >= e->conns;
+}
+
+/* A SYN uses nothing up, it may be anybody's: it is only told in time that there
+ * is nothing left. But where the server is not a socket of this host nobody can
+ * see the handshake's end, and the SYN counts. */
+static __always_inline void judge_attempt(const struct config *cfg, __u32 current,
+					  const struct packet *p, struct probe *q,
+					  struct outcome *o)
+{
+	struct source source;
+	struct match m = {};
+	enum reason over;
+
+	if (!decide(current, p, q, &m, o))
+		return;
+	if (p->fragment) { /* no stack sends one: RFC 1858, RFC 3128 */
+		refuse(o, REASON_FRAGMENT);
+		return;
+	}
+	if (p->data) { /* it would open a connection that no handshake proved */
+		refuse(o, REASON_SYN_DATA);
+		return;
+	}
+	make_source(cfg, m.entry, p->source, &source);
+	if (q ? look_full(m.entry, &source, q) : is_full(m.entry, &source)) {
+		refuse(o, REASON_CONNECTIONS);
+		return;
+	}
+	over = cap_rate(cfg, m.entry, &source, q || !cfg->ports[o->slot & (MAX_PORTS - 1)].forward);
+	if (over == REASON_RATE)
+		refuse(o, over);
+	else if (over)
+		o->reason = over;
+}
+
+/* Any other segment: does it give birth to a connection, and may it? */
+static __always_inline void judge_segment(struct xdp_md *ctx, const struct config *cfg,
+					  __u32 current, const struct packet *p, struct outcome *o)
+{
+	const struct port *port = &cfg->ports[o->slot & (MAX_PORTS - 1)];
+	struct source source;
+	struct flow flow = {};
+	struct match m = {};
+	enum birth birth;
+	enum reason over;
+
+	if ((port->all || p->fragment) && !decide(current, p, true, &m, o)) {
+		if (o->decision == DECISION_DROP)
+			refuse(o, p->fragment ? REASON_FRAGMENT : REASON_SEGMENT);
+		return;
+	}
+	o->reason = REASON_NOT_OURS;
+	if (p->rst || p->fragment || port->forward)
+		return;
+	birth = find_birth(ctx, p, &flow);
+	if (birth == BIRTH_NONE)
+		return;
+	if (birth == BIRTH_STRAY) {
+		refuse(o, REASON_STRAY);
+		return;
+	}
+	if (!decide(current, p, true, &m, o))
+		return; /* its entry went between the SYN and this */
+	make_source(cfg, m.entry, p->source, &source);
+	over = admit(cfg, m.entry, &source, &flow);
+	o->reason = REASON_NOT_OURS;
+	if (over == REASON_CONNECTIONS || over == REASON_RATE) {
+		refuse(o, over);
+		/* over the rate the kernel asks again in a second, and then it may
+		 * pass; a handshake that it does not remember has to be ended */
+		o->proved = over == REASON_CONNECTIONS || birth == BIRTH_COOKIE;
+	} else if (over) {
+		o->reason = over;
+	}
+}
+
+/* What the filter thinks of a packet. Segments of open connections and all
+ * that is not TCP to a protected port leave it as REASON_NOT_OURS. */
+static __always_inline void judge(struct xdp_md *ctx, const struct config *cfg, __u32 current,
+				  struct packet *p, struct probe *q, struct outcome *o)
+{
+	if (o->reason) { /* the parser was led astray: it may be for any port */
+		if (!cfg->enforcing)
+			o->observed = true;
+		refuse(o, o->reason);
+		return;
+	}
+	if (!p->tcp)
+		return;
+	o->slot = find_slot(cfg, p->port);
+	if (o->slot >= MAX_PORTS)
+		return;
+	if (!p->flags)
+		refuse(o, p->fragment ? REASON_FRAGMENT : REASON_TRUNCATED);
+	else if (p->syn)
+		judge_attempt(cfg, current, p, q, o);
+	else
+		judge_segment(ctx, cfg, current, p, o);
+	if (o->decision == DECISION_DROP && cfg->ports[o->slot].observe)
+		o->observed = true;
+}

@@ -1,0 +1,220 @@
+package loader_test
+
+import (
+	"errors"
+	"flag"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/synward/synward/loader"
+	"github.com/synward/synward/test/lab"
+)
+
+// Long runs: go test ./loader -run 'Churn|CapIsExact' -count 10 -args -burst 10000 -churn 100000
+var (
+	burst = flag.Int("burst", 600, "connections that are opened at once")
+	churn = flag.Int("churn", 2000, "connections that come and go")
+)
+
+// server keeps every connection that it accepts until it is told to close them.
+type server struct {
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func serve(h *lab.Host, t *testing.T, addr string) *server {
+	t.Helper()
+	s := &server{}
+	l := h.ListenRaw(addr)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.conns = append(s.conns, c)
+			s.mu.Unlock()
+		}
+	}()
+	t.Cleanup(s.closeAll)
+	return s
+}
+
+func (s *server) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.Close()
+	}
+	s.conns = nil
+}
+
+// open is the number of connections that the filter counts for the source.
+func (e *edge) open(t *testing.T, src string) (open, peak uint64) {
+	t.Helper()
+	sources, err := e.filter.Sources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sources {
+		if s.Prefix.IsValid() && s.Prefix.Contains(netip.MustParseAddr(src)) {
+			open, peak = open+s.Open, max(peak, s.Peak)
+		}
+	}
+	return open, peak
+}
+
+// eventually waits for a count; sockets close a little after their owner says so.
+func (e *edge) eventually(t *testing.T, src string, want uint64) {
+	t.Helper()
+	var open uint64
+	for range 100 {
+		if open, _ = e.open(t, src); open == want {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("%s has %d connections open by the filter's count, want %d (sockets: %d)", src, open, want, e.sockets(t, src))
+}
+
+// sockets is how many the kernel's own table has of the source, without those
+// that are not yet or no longer a connection.
+func (e *edge) sockets(t *testing.T, src string) uint64 {
+	t.Helper()
+	var n uint64
+	e.Do(func() error {
+		all, err := netlink.SocketDiagTCP(unix.AF_INET)
+		for _, s := range all {
+			state, timeWait := s.State, s.Timer == 3
+			if s.ID.Destination.String() == src && state != netlink.TCP_LISTEN && state != netlink.TCP_SYN_RECV &&
+				state != netlink.TCP_TIME_WAIT && !timeWait {
+				n++
+			}
+		}
+		return err
+	})
+	return n
+}
+
+// burst dials n times at once and returns the connections that live; those that
+// were made and reset at once do not.
+func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
+	t.Helper()
+	halves := [2][]int{} // from two threads, so that two CPUs meet
+	var wg sync.WaitGroup
+	for i, n := range []int{n / 2, n - n/2} {
+		wg.Go(func() {
+			if err := e.peer.Try(func() (err error) { halves[i], err = connectMany(src, n); return err }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	time.Sleep(patience)
+	for _, fd := range append(halves[0], halves[1]...) {
+		if c := living(fd); c != nil {
+			alive = append(alive, c)
+		}
+	}
+	t.Cleanup(func() { closeAll(alive) })
+	return alive
+}
+
+// connectMany begins n connections to the edge from one thread, without waiting.
+func connectMany(src string, n int) (fds []int, err error) {
+	from := unix.SockaddrInet4{Addr: netip.MustParseAddr(src).As4()}
+	to := unix.SockaddrInet4{Port: 25, Addr: [4]byte{192, 0, 2, 1}}
+	for range n {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fds, err
+		}
+		fds = append(fds, fd)
+		if err := unix.Bind(fd, &from); err != nil {
+			return fds, err
+		}
+		if err := unix.Connect(fd, &to); err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
+			return fds, err
+		}
+	}
+	return fds, nil
+}
+
+// living is the connection of a socket that has one; any other is closed.
+func living(fd int) net.Conn {
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close() // FileConn has a descriptor of its own
+	if _, err := unix.Getpeername(fd); err != nil {
+		return nil
+	}
+	if _, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+		return nil // reset, or ended
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// spoof sends SYNs from 192.0.2.2 that no socket stands behind.
+func spoof(ifname string, n int) error {
+	ifc, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	frame := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
+	for i := range 6 {
+		frame[i] = 0xff // every host takes a broadcast frame in
+	}
+	copy(frame[30:34], []byte{192, 0, 2, 1})
+	for i := range n {
+		frame[34], frame[35] = byte(i>>8)|0x80, byte(i)
+		checksum(frame)
+		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifc.Index}); err != nil && !errors.Is(err, syscall.ENOBUFS) {
+			return err
+		}
+	}
+	return nil
+}
+
+// checksum fills in the IPv4 header's and TCP's (RFC 1071).
+func checksum(frame []byte) {
+	ip, tcp := frame[14:34], frame[34:54]
+	ip[10], ip[11], tcp[16], tcp[17] = 0, 0, 0, 0
+	put := func(at []byte, sum uint32) {
+		for sum > 0xffff {
+			sum = sum>>16 + sum&0xffff
+		}
+		at[0], at[1] = byte(^sum>>8), byte(^sum)
+	}
+	put(ip[10:], words(ip))
+	put(tcp[16:], words(ip[12:20])+6+20+words(tcp))
+}
+
+func words(b []byte) (sum uint32) {
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	return sum
+}
