@@ -79,11 +79,10 @@ func (e *stage) drained(ctx context.Context, first int64) (last time.Time, arriv
 }
 
 // idleMemory opens sessions that have logged in and do nothing, and returns
-// what each costs the server, in KiB of proportional set size.
+// what each costs the server, in KiB of proportional set size, beyond what the
+// server took when nobody had ever logged in: what the logins have left behind
+// is on the bill.
 func idleMemory(ctx context.Context, env *stage, s server, n int) (float64, error) {
-	if err := warm(ctx, env, s); err != nil {
-		return 0, err
-	}
 	time.Sleep(2 * time.Second)
 	before, err := pss(s.pid())
 	if err != nil {

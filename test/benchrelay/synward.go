@@ -16,6 +16,7 @@ import (
 
 	"github.com/synward/synward/relay"
 	"github.com/synward/synward/relay/account"
+	"github.com/synward/synward/relay/quota"
 )
 
 // synward is the relay's real process, sandboxed and as a user of its own,
@@ -102,7 +103,7 @@ func (s *synward) configure(ctx context.Context, sock string) error {
 	}
 	doc, err := json.Marshal(relay.Settings{
 		Hostname: hostname, TLS: relay.TLSSettings{CertPEM: string(cert), KeyPEM: string(key)},
-		Accounts:   []account.Account{{Name: login, Hash: hash, Senders: []string{login}, Created: time.Now()}},
+		Accounts:   []account.Account{{Name: login, Hash: hash, Senders: []string{login}, Created: time.Now(), Quota: quotas()}},
 		Smarthosts: []relay.Smarthost{{Host: "127.0.0.1", Port: uint16(s.env.sink.port()), TLS: relay.TLSNone}},
 		Limits:     relay.Limits{Sessions: 20000, SessionsPerSource: 20000},
 	})
@@ -127,6 +128,12 @@ func (s *synward) configure(ctx context.Context, sock string) error {
 		return fmt.Errorf("settings: %s: %s", resp.Status, b)
 	}
 	return answers(s.addr, s.ended)
+}
+
+// quotas are ones that are counted and never met.
+func quotas() *quota.Limits {
+	const many = 1e9
+	return &quota.Limits{MessagesPerHour: many, RecipientsPerHour: many, MessagesPerDay: many, RecipientsPerDay: many}
 }
 
 func (s *synward) stop() error { return end(s.cmd.Process, s.ended) }
