@@ -21,6 +21,8 @@ type Config struct {
 	Caps    CapsConfig            `toml:"caps" json:"caps"`
 	Store   StoreConfig           `toml:"store" json:"store"`
 	Control ControlConfig         `toml:"control" json:"control"`
+	Names   NamesConfig           `toml:"names" json:"names"`
+	Feeds   FeedsConfig           `toml:"feeds" json:"feeds"`
 }
 
 // FilterConfig is [filter].
@@ -75,6 +77,8 @@ func DefaultConfig() Config {
 		Caps:    CapsConfig{Connections: 50, Rate: "20/s", Burst: 40, IPv6Prefix: 64},
 		Store:   StoreConfig{Path: DefaultStore},
 		Control: ControlConfig{Socket: DefaultSocket, Group: DefaultGroup},
+		Names:   defaultNames(),
+		Feeds:   defaultFeeds(),
 	}
 }
 
@@ -103,6 +107,8 @@ func (c Config) Validate() error {
 		}
 	}
 	add(c.Filter.validate())
+	add(c.Names.validate())
+	add(c.Feeds.validate())
 	_, err := c.ports()
 	add(err)
 	_, err = c.Caps.compile()

@@ -91,7 +91,7 @@ func (r *Resolver) ask(ctx context.Context, name string, typ uint16) (answer, er
 			m, err := exchange(ctx, q, s)
 			switch {
 			case err != nil:
-				cause = err
+				cause = fmt.Errorf("%s: %w", s, plain(err))
 			case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
 				return read(m, q.Question[0].Name, typ)
 			default:
@@ -114,6 +114,19 @@ func exchange(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) 
 	c.Net = "tcp"
 	m, _, err = c.ExchangeContext(ctx, q, server)
 	return m, err
+}
+
+// plain is a network's error without the addresses of both ends, one of which
+// is another each time.
+func plain(err error) error {
+	var op *net.OpError
+	switch late := net.Error(nil); {
+	case errors.As(err, &late) && late.Timeout():
+		return errors.New("time-out")
+	case errors.As(err, &op):
+		return op.Err
+	}
+	return err
 }
 
 // read follows the aliases through an answer and takes the records at their
