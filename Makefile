@@ -7,7 +7,7 @@ RACE  ?= -race
 TESTS ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench-relay fuzz generate lint clean
+.PHONY: help build demo test bench-relay fuzz generate package lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ fuzz: ## a long run of the datapath against its model: FUZZ_ROUNDS policies, 2,0
 generate: ## the BPF object and its Go side anew (clang-19, libbpf-dev)
 	$(GO) generate ./loader
 	clang-format-19 -i bpf/*.h bpf/*.c
+
+package: ## build/packages/*.deb and *.rpm for amd64 and arm64
+	GO="$(GO)" packaging/build.sh $(ARCH)
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt: $$unformatted"; exit 1; }

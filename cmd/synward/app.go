@@ -83,6 +83,7 @@ func newApp(s streams) *cli.App {
 			agentCommand(s), entryCommand(s, "allow"), entryCommand(s, "deny"),
 			explainCommand(s), statusCommand(s), eventsCommand(s), policyCommand(s),
 			userCommand(s), dkimCommand(s), queueCommand(s), relayCommand(s), configCommand(s), unloadCommand(s),
+			completionCommand(s), completeCommand(s), manCommand(s),
 		},
 	}
 	for _, c := range app.Commands {

@@ -1,0 +1,33 @@
+#!/bin/sh
+# build.sh [ARCH…]: build/packages/*.deb and *.rpm for amd64 and arm64. Needs
+# Go alone: nfpm is pinned in packaging/nfpm.mod.
+set -eu
+cd "$(dirname "$0")/.."
+GO=${GO:-go}
+out=build/packages
+work=build/package
+mkdir -p "$out" "$work/man"
+
+commit=$(git rev-parse --short=12 HEAD)
+stamp=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+# Without a tag it is a version before the first one, by time and commit.
+version=${VERSION:-$(git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/' || true)}
+version=${version:-0.0.0~$(date -u -d "@$stamp" +%Y%m%d%H%M%S).$commit}
+PKG_VERSION=$version PKG_MAN=$work/man
+PKG_TIME=$(date -u -d "@$stamp" +%Y-%m-%dT%H:%M:%SZ)
+export PKG_VERSION PKG_MAN PKG_TIME
+
+CGO_ENABLED=0 GOFLAGS= $GO build -modfile=packaging/nfpm.mod -o "$work/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
+CGO_ENABLED=0 $GO build -trimpath -o "$work/host/" ./cmd/synward
+rm -f "$work"/man/*
+"$work/host/synward" man "$work/man"
+gzip -9nf "$work"/man/*.8
+
+for arch in ${*:-amd64 arm64}; do
+	PKG_ARCH=$arch PKG_BUILD=$work/$arch
+	export PKG_ARCH PKG_BUILD
+	CGO_ENABLED=0 GOOS=linux GOARCH=$arch $GO build -trimpath -ldflags "-s -w" -o "$PKG_BUILD/" ./cmd/...
+	for kind in deb rpm; do
+		"$work/nfpm" package --config packaging/nfpm.yaml --packager $kind --target "$out/"
+	done
+done
