@@ -70,6 +70,7 @@ func newLogins(now func() time.Time) *logins {
 // a wrong password and a disabled account are one error after the same work.
 // The same failure again, as from a mail program with last year's password,
 // costs no hash and counts as no further guess: it must not lock its office out.
+// A failure takes the same time whatever the account's hash costs.
 func (l *logins) check(ctx context.Context, set *compiled, source netip.Addr, name, password string) (account.Account, error) {
 	name = strings.ToLower(name)
 	acc, known := set.accounts[name]
@@ -77,12 +78,12 @@ func (l *logins) check(ctx context.Context, set *compiled, source netip.Addr, na
 	if _, ok := l.verified.get(mac); ok && known && !acc.Disabled {
 		return acc, nil
 	}
-	src, key := sourceKey(source), clip(name)
+	src, key, begun := sourceKey(source), clip(name), time.Now()
 	if n, _ := l.bySource.get(src); n >= sourceGuesses {
 		return account.Account{}, errThrottled
 	}
 	if _, again := l.failed.get(mac); again {
-		return account.Account{}, l.fail(ctx, set)
+		return account.Account{}, l.fail(ctx, set, begun)
 	}
 	tries, _ := l.byName.get(key)
 	if err := sleep(ctx, accountWait(tries)); err != nil {
@@ -93,26 +94,27 @@ func (l *logins) check(ctx context.Context, set *compiled, source netip.Addr, na
 	case err != nil:
 		return account.Account{}, err
 	case ok && acc.Disabled:
-		return account.Account{}, l.fail(ctx, set)
+		return account.Account{}, l.fail(ctx, set, begun)
 	case !ok:
 		l.bySource.update(src, inc)
 		l.byName.update(key, inc)
 		l.failed.update(mac, note)
-		return account.Account{}, l.fail(ctx, set)
+		return account.Account{}, l.fail(ctx, set, begun)
 	}
 	l.verified.update(mac, note)
 	return acc, nil
 }
 
-// fail waits a little before a failure is told, which slows a guesser down.
-func (l *logins) fail(ctx context.Context, set *compiled) error {
-	if sleep(ctx, time.Duration(set.limits.AuthDelay)) != nil {
+// fail waits before a failure is told, which slows a guesser down: until a
+// fixed time after the try began, so that a hash of another kind does not show.
+func (l *logins) fail(ctx context.Context, set *compiled, begun time.Time) error {
+	if sleep(ctx, time.Duration(set.limits.AuthDelay)-time.Since(begun)) != nil {
 		return errAuthBusy
 	}
 	return errLogin
 }
 
-// hash runs argon2, for an unknown name too, with few at a time.
+// hash checks one password, for an unknown name too, with few at a time.
 func (l *logins) hash(ctx context.Context, acc account.Account, known bool, password string) (bool, error) {
 	select {
 	case l.queue <- struct{}{}:

@@ -30,7 +30,7 @@ func userCommand(s streams) *cli.Command {
 				Flags:  append(limitFlags(), dryRunFlag(), jsonFlag()),
 				Action: func(c *cli.Context) error { return userSet(c, s) },
 			},
-			userQuotaCommand(s),
+			userQuotaCommand(s), userImportCommand(s),
 			{
 				Name: "remove", Usage: "remove an account", ArgsUsage: "NAME",
 				Flags:  []cli.Flag{dryRunFlag(), jsonFlag()},

@@ -15,7 +15,7 @@ import (
 // Account is one user of the relay.
 type Account struct {
 	Name     string    `json:"name"`               // see ValidateName
-	Hash     string    `json:"hash"`               // argon2id, PHC string
+	Hash     string    `json:"hash"`               // argon2id, PHC string; or one that was imported
 	Disabled bool      `json:"disabled,omitempty"` // kept, but may not log in
 	Senders  []string  `json:"senders,omitempty"`  // addresses or domains; empty = any
 	Created  time.Time `json:"created,omitzero"`   // when
@@ -70,7 +70,7 @@ func (a Account) Validate() error {
 	if err := ValidateName(a.Name); err != nil {
 		return err
 	}
-	if _, err := parsePHC(a.Hash); err != nil {
+	if err := validateHash(a.Hash); err != nil {
 		return fmt.Errorf("password hash of user %s: %w", a.Name, err)
 	}
 	for _, s := range a.Senders {

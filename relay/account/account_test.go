@@ -34,7 +34,8 @@ func TestHashRefusesBadPasswords(t *testing.T) {
 
 // badHashes are what a damaged or hostile store may hold.
 var badHashes = []string{
-	"", "x", "$argon2id$v=19$m=19456,t=2,p=1$$", "$2y$10$abcdefghijklmnopqrstuv",
+	"", "x", "$argon2id$v=19$m=19456,t=2,p=1$$", "$2y$10$abcdefghijklmnopqrstuv", "$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/", "{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=",
+	"$2y$31$abcdefghijklmnopqrstuuFKo3JRCDGYtAIpD2lEWMwnVZJT8SFUG", "$2y$05$abcdefghijklmnopqrstuuFKo3JRCDGYtAIpD2lEWMwnVZJT8SFU ",
 	"$argon2id$v=16$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
 	"$argon2id$v=19$m=4294967295,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
 	"$argon2id$v=19$m=19456,t=999,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",

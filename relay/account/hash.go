@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // The cost of a hash: OWASP's first choice for argon2id (19 MiB, two passes,
@@ -25,8 +26,12 @@ const (
 // maxPassword bounds what is hashed, in bytes.
 const maxPassword = 1024
 
+// maxBcryptCost bounds what one login may cost: 14 is about a second.
+const maxBcryptCost = 14
+
 // phc is a parsed hash: $argon2id$v=19$m=…,t=…,p=…$salt$key.
 type phc struct {
+	id           bool // argon2id, else argon2i
 	memory, time uint32
 	lanes        uint8
 	salt, key    []byte
@@ -53,11 +58,21 @@ func Hash(password string) (string, error) {
 // that does not depend on how much of it is right. A hash that cannot be read
 // matches nothing.
 func Verify(hash, password string) bool {
-	h, err := parsePHC(hash)
-	if err != nil || len(password) > maxPassword {
+	if len(password) > maxPassword {
 		return false
 	}
-	key := argon2.IDKey([]byte(password), h.salt, h.time, h.memory, h.lanes, uint32(len(h.key)))
+	if isBcrypt(hash) {
+		return validateHash(hash) == nil && bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil
+	}
+	h, err := parsePHC(hash)
+	if err != nil {
+		return false
+	}
+	derive := argon2.Key
+	if h.id {
+		derive = argon2.IDKey
+	}
+	key := derive([]byte(password), h.salt, h.time, h.memory, h.lanes, uint32(len(h.key)))
 	return subtle.ConstantTimeCompare(key, h.key) == 1
 }
 
@@ -68,14 +83,38 @@ func Waste(password string) {
 	argon2.IDKey([]byte(password[:min(len(password), maxPassword)]), salt[:], costTime, costMemory, costLanes, keyBytes)
 }
 
+// isBcrypt says whether a hash is meant for bcrypt, as htpasswd -B makes it.
+func isBcrypt(hash string) bool {
+	return len(hash) > 4 && hash[0] == '$' && hash[1] == '2' && strings.IndexByte("aby", hash[2]) >= 0 && hash[3] == '$'
+}
+
+// validateHash says why a hash cannot be used.
+func validateHash(hash string) error {
+	if !isBcrypt(hash) {
+		_, err := parsePHC(hash)
+		return err
+	}
+	cost, err := bcrypt.Cost([]byte(hash))
+	switch {
+	case err != nil || len(hash) != 60 || strings.Trim(hash[7:], bcryptDigits) != "":
+		return errors.New("bcrypt hash cannot be read: set the password anew")
+	case cost > maxBcryptCost:
+		return fmt.Errorf("bcrypt cost %d is above %d: set the password anew", cost, maxBcryptCost)
+	}
+	return nil
+}
+
+const bcryptDigits = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
 // parsePHC reads a hash and bounds its cost, so that a store gone bad cannot
 // make one login take the machine's memory.
 func parsePHC(s string) (phc, error) {
 	var h phc
 	parts := strings.Split(s, "$")
-	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" {
-		return h, errors.New("not an argon2id hash: set the password anew")
+	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" && parts[1] != "argon2i" {
+		return h, errors.New("neither argon2 nor bcrypt: set the password anew")
 	}
+	h.id = parts[1] == "argon2id"
 	if parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
 		return h, fmt.Errorf("argon2 version %q is not known: set the password anew", parts[2])
 	}
