@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -50,11 +51,15 @@ func runAgent(c *cli.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(c.Context)
+	defer cancel()
+	if err := serveMetrics(ctx, f, log); err != nil {
+		return errors.Join(err, a.Close())
+	}
 	if err := agent.Notify("READY=1"); err != nil {
 		log.Warn("no word to the service manager", "error", err)
 	}
-	ctx, cancel := context.WithCancel(c.Context)
-	defer cancel()
+	go keepWatchdog(ctx, statusOf(f.Control.Socket), log)
 	go reloadOnHangup(ctx, c, a, f, log)
 	log.Info("synward agent is ready", "version", version(), "socket", f.Control.Socket)
 	err = a.Run(ctx)
@@ -102,6 +107,7 @@ func reload(ctx context.Context, a *agent.Agent, was, now file, log *slog.Logger
 		"filter.pin_dir": was.Filter.PinDir == now.Filter.PinDir,
 		"store":          was.Store == now.Store,
 		"control":        was.Control == now.Control,
+		"metrics":        was.Metrics == now.Metrics,
 		"relay.enabled":  was.Relay.Enabled == now.Relay.Enabled,
 		"relay.listen":   reflect.DeepEqual(was.Relay.Listen, now.Relay.Listen),
 		"relay.user":     was.Relay.User == now.Relay.User,

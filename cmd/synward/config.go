@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/synward/synward/agent"
+	"github.com/synward/synward/agent/metrics"
 	"github.com/synward/synward/relay"
 )
 
@@ -21,7 +22,8 @@ import (
 // type and its own judgement.
 type file struct {
 	agent.Config
-	Relay relay.Config `toml:"relay"`
+	Relay   relay.Config   `toml:"relay"`
+	Metrics metrics.Config `toml:"metrics"`
 }
 
 // loadFile reads and validates a configuration file. Its error is one line
@@ -40,7 +42,7 @@ func loadFile(path string) (file, error) {
 	if err := dec.Decode(&f); err != nil {
 		return f, decodeError(path, err)
 	}
-	if err := errors.Join(f.Config.Validate(), f.Relay.Validate()); err != nil {
+	if err := errors.Join(f.Config.Validate(), f.Relay.Validate(), f.Metrics.Validate()); err != nil {
 		return f, placed(path, doc, err)
 	}
 	return f, nil
