@@ -99,11 +99,14 @@ type Agent struct {
 	tasks    []Task
 	server   *control.Server
 	relay    *supervise.Supervisor // nil = not enabled
+	journal  journals
 	events   *ring[control.Event]
 	outcomes *ring[json.RawMessage]
 	wake     chan struct{} // asks for a reconcile
 
 	changing sync.Mutex // held over a whole change, store to kernel
+	reading  sync.Mutex // held while the kernel's counts are taken over
+	noting   sync.Mutex // held while an event goes into ring and log
 
 	mu       sync.RWMutex // guards what follows, for a moment at a time
 	set      *policy.Set  // replaced, never written to
@@ -161,6 +164,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.reconcileLoop(ctx) })
 	g.Go(func() error { return a.watchLinks(ctx) })
 	g.Go(func() error { return a.pumpEvents(ctx) })
+	g.Go(func() error { return a.watchUse(ctx) })
 	if a.relay != nil {
 		g.Go(func() error { return a.relay.Run(ctx) })
 		g.Go(func() error { return a.followRelay(ctx) })

@@ -338,7 +338,7 @@ func TestRingKeepsTheLastAndFollows(t *testing.T) {
 	got := make(chan int, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- r.each(ctx, true, func(n int) error { got <- n; return nil }) }()
+	go func() { done <- r.each(ctx, 0, true, func(n int) error { got <- n; return nil }) }()
 	for _, want := range []int{2, 3, 4} {
 		if n := <-got; n != want {
 			t.Errorf("got %d, want %d", n, want)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/agent/policy"
@@ -30,6 +29,9 @@ func (a *Agent) routes() []control.Route {
 		{Pattern: "GET /v1/outcomes", Handler: a.listOutcomes},
 		{Pattern: "GET /v1/policy", Handler: a.exportPolicy},
 		{Pattern: "POST /v1/policy", Handler: a.applyPolicy},
+		{Pattern: "GET /v1/sources", Handler: a.listSources},
+		{Pattern: "GET /v1/learn", Handler: a.learn},
+		{Pattern: "GET /v1/review", Handler: a.review},
 		{Pattern: "GET /v1/history", Handler: a.listHistory},
 		{Pattern: "GET /v1/history/{id}", Handler: a.showChange},
 		{Pattern: "POST /v1/policy/undo", Handler: a.undoPolicy},
@@ -157,9 +159,8 @@ func (a *Agent) listEntries(r *http.Request) (any, error) {
 		}
 		entries = set.Within(p)
 	}
-	hits, err := a.kernel.Hits()
-	if err != nil {
-		return nil, fmt.Errorf("read hits: %w", err)
+	if err := a.readUse(); err != nil {
+		return nil, err
 	}
 	now, ans := a.now(), control.Entries{Entries: []control.ListedEntry{}}
 	for e := range entries {
@@ -167,8 +168,8 @@ func (a *Agent) listEntries(r *http.Request) (any, error) {
 			continue
 		}
 		le := control.ListedEntry{Entry: e, Expired: e.Expired(now)}
-		if h, ok := hits[e.ID()]; ok && h.Count > 0 {
-			le.Hits, le.LastSeen = h.Count, &h.Last
+		if use := a.journal.uses.Of(e.ID()); use.Count > 0 {
+			le.Hits, le.LastSeen = use.Count, &use.Last
 		}
 		ans.Entries = append(ans.Entries, le)
 	}
@@ -183,39 +184,11 @@ func parseAddr(s string) (netip.Addr, error) {
 	return addr.Unmap(), nil
 }
 
-// listEvents answers GET /v1/events.
-func (a *Agent) listEvents(r *http.Request) (any, error) {
-	q := r.URL.Query()
-	var since time.Time
-	if s := q.Get("since"); s != "" {
-		d, err := policy.ParseTTL(s)
-		if err != nil {
-			return nil, control.Errorf(http.StatusBadRequest, "since: %w", err)
-		}
-		since = a.now().Add(-d)
-	}
-	var source netip.Prefix
-	if s := q.Get("source"); s != "" {
-		var err error
-		if source, _, err = policy.ParsePrefix(s); err != nil {
-			return nil, control.Errorf(http.StatusBadRequest, "source: %w", err)
-		}
-	}
-	return control.Stream(func(ctx context.Context, emit func(any) error) error {
-		return a.events.each(ctx, q.Get("follow") == "1", func(e control.Event) error {
-			if e.Time.Before(since) || source.IsValid() && !source.Contains(e.Source) {
-				return nil
-			}
-			return emit(e)
-		})
-	}), nil
-}
-
 // listOutcomes answers GET /v1/outcomes: what the relay's sessions came to.
 func (a *Agent) listOutcomes(r *http.Request) (any, error) {
 	follow := r.URL.Query().Get("follow") == "1"
 	return control.Stream(func(ctx context.Context, emit func(any) error) error {
-		return a.outcomes.each(ctx, follow, func(o json.RawMessage) error { return emit(o) })
+		return a.outcomes.each(ctx, 0, follow, func(o json.RawMessage) error { return emit(o) })
 	}), nil
 }
 

@@ -39,6 +39,9 @@ func (a *Agent) change(ctx context.Context, in intent, fn func(*edit, plan) erro
 	}
 	ans.CutOff = cut
 	if in.dryRun {
+		if ans.Impact, err = a.impact(e, plan); err != nil {
+			ans.Warnings = append(ans.Warnings, err.Error())
+		}
 		return ans, nil
 	}
 	if !e.empty() {

@@ -9,7 +9,7 @@ import (
 	"github.com/synward/synward/loader"
 )
 
-// pumpEvents moves the kernel's events into the ring. Losing them must not end
+// pumpEvents moves the kernel's events into ring and journal. Losing them must not end
 // the agent: it tries again.
 func (a *Agent) pumpEvents(ctx context.Context) error {
 	for {
@@ -34,7 +34,7 @@ func (a *Agent) pumpEvents(ctx context.Context) error {
 func (a *Agent) readEvents(ctx context.Context) error {
 	names := map[int]string{}
 	return a.kernel.events(ctx, func(e loader.Event) {
-		a.events.add(control.Event{
+		a.note(control.Event{
 			Time: e.Time, Source: e.Source, Port: e.Port, Reason: e.Reason.String(), Observed: e.Observed,
 			EntryID: e.EntryID, Interface: interfaceName(names, e.Ifindex),
 			Count: e.Count, Suppressed: e.Suppressed,

@@ -24,6 +24,7 @@ const largePolicy = 100_000
 // one is moved away, and the last good policy takes its place.
 func (a *Agent) openStore(ctx context.Context, path string) error {
 	a.lastGood = filepath.Join(filepath.Dir(path), lastGoodName)
+	defer a.openJournal(filepath.Join(filepath.Dir(path), "journal"))
 	err := a.readStore(ctx, path)
 	if !errors.Is(err, store.ErrCorrupt) {
 		return err

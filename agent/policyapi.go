@@ -12,16 +12,8 @@ import (
 // exportPolicy answers GET /v1/policy: the operator's own entries, by command
 // and by file, as text.
 func (a *Agent) exportPolicy(*http.Request) (any, error) {
-	set, _ := a.state()
-	var text strings.Builder
-	err := policy.Format(&text, func(yield func(policy.Entry) bool) {
-		for e := range set.All() {
-			if isOwn(e) && !e.Expired(a.now()) && !yield(e) {
-				return
-			}
-		}
-	}, policy.FormatOptions{})
-	return map[string]string{"text": text.String()}, err
+	text, err := a.policyText()
+	return map[string]string{"text": text}, err
 }
 
 // isOwn says whether an entry is the operator's, by command or by file. What

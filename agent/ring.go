@@ -44,10 +44,16 @@ func (r *ring[T]) from(n uint64) (out []T, next, lost uint64, more <-chan struct
 	return out, r.next, lost, r.change
 }
 
-// each calls fn for the kept records and, with follow, for each new one until
+// end is the number of the next record.
+func (r *ring[T]) end() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.next
+}
+
+// each calls fn for the kept records from number n on and, with follow, for each new one until
 // the context ends or fn fails.
-func (r *ring[T]) each(ctx context.Context, follow bool, fn func(T) error) error {
-	var n uint64
+func (r *ring[T]) each(ctx context.Context, n uint64, follow bool, fn func(T) error) error {
 	for {
 		recs, next, _, more := r.from(n)
 		for _, v := range recs {

@@ -56,6 +56,7 @@ type Changed struct {
 	Rules     *RuleChange      `json:"rules,omitempty"`     // what the kernel's maps took; not with DryRun
 	CutOff    []Connection     `json:"cut_off,omitempty"`   // open connections whose source no longer passes
 	Killed    int              `json:"killed,omitempty"`    // how many of them were ended
+	Impact    *Impact          `json:"impact,omitempty"`    // with DryRun: on the attempts of the last days
 	Warnings  []string         `json:"warnings,omitempty"`
 }
 
@@ -194,7 +195,8 @@ type Caps struct {
 	Shared      bool   `json:"shared,omitempty"`
 }
 
-// Event is one line of GET /v1/events?follow=1&since=1h&source=PREFIX.
+// Event is one line of
+// GET /v1/events?follow=1&since=1h&until=10m&source=PREFIX&reason=a,b&port=N.
 type Event struct {
 	Time       time.Time  `json:"time"`
 	Source     netip.Addr `json:"source"`
@@ -205,6 +207,7 @@ type Event struct {
 	Interface  string     `json:"interface,omitempty"`
 	Count      uint32     `json:"count"`                // attempts that it stands for
 	Suppressed uint32     `json:"suppressed,omitempty"` // records before it that the kernel's rate limit held back
+	Allow      string     `json:"allow,omitempty"`      // the command that would let the source in
 }
 
 // Account is a relay's account, a document of which the agent knows the name.

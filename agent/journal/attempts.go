@@ -188,9 +188,9 @@ func (a *Attempts) prune(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	oldest := dateOf(now.AddDate(0, 0, 1-a.days))
+	oldest, newest := dateOf(now.AddDate(0, 0, 1-a.days)), dateOf(now.AddDate(0, 0, 1))
 	for _, d := range dates {
-		if d < oldest {
+		if d < oldest || d > newest { // the latter by a clock that was wrong
 			err = errors.Join(err, os.Remove(a.file(d)))
 		}
 	}
@@ -228,7 +228,7 @@ func (a *Attempts) Since(t time.Time) ([]Attempt, error) {
 	a.mu.Unlock()
 	dates, err := a.dates()
 	for _, d := range dates {
-		if d < dateOf(t) || d >= today {
+		if d < dateOf(t) || d == today {
 			continue
 		}
 		more, rerr := readDay(a.file(d))

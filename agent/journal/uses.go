@@ -157,3 +157,14 @@ func (u *Uses) Save() error {
 	}
 	return err
 }
+
+// IDs are the entries whose use is known.
+func (u *Uses) IDs() []uint64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	out := make([]uint64, 0, len(u.entries))
+	for id := range u.entries {
+		out = append(out, id)
+	}
+	return out
+}

@@ -222,3 +222,16 @@ func (s *Set) NextExpiry(now time.Time) time.Time {
 	}
 	return next
 }
+
+// ByID finds entries by their IDs; those that are not in the set are left out.
+func (s *Set) ByID(ids map[uint64]bool) map[uint64]Entry {
+	out := make(map[uint64]Entry, len(ids))
+	for _, n := range s.table.All() {
+		for _, it := range n {
+			if ids[it.id] {
+				out[it.id] = *it.entry
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/journal"
+	"github.com/synward/synward/agent/policy"
+)
+
+// soon is how long before its end an entry is said to expire soon.
+const soon = 7 * 24 * time.Hour
+
+// fewBlocks is up to how many networks an entry may have been used from to be
+// called too wide.
+const fewBlocks = 4
+
+// reviewing is a review under way.
+type reviewing struct {
+	set      *policy.Set
+	now      time.Time
+	limit    time.Time // a hit after it counts
+	days     int
+	uses     *journal.Uses
+	rows     map[uint64][]netip.Prefix // sources that passed, by entry
+	findings []control.Finding
+}
+
+// review answers GET /v1/review.
+func (a *Agent) review(r *http.Request) (any, error) {
+	days, err := numberOf(r.URL.Query(), "days", 30)
+	if err != nil || days == 0 {
+		return nil, control.Errorf(http.StatusBadRequest, "days: write a whole number above 0")
+	}
+	if err := a.readUse(); err != nil {
+		return nil, err
+	}
+	set, _ := a.state()
+	v := reviewing{set: set, now: a.now(), days: days, uses: a.journal.uses, rows: map[uint64][]netip.Prefix{}, findings: []control.Finding{}}
+	v.limit = v.now.AddDate(0, 0, -days)
+	rows, err := a.journal.attempts.Since(v.limit)
+	if err != nil {
+		a.log.Warn("review without a part of the journal", "error", err)
+	}
+	for _, row := range rows {
+		if row.Passed && !row.Observed {
+			v.rows[row.Entry] = append(v.rows[row.Entry], row.Source)
+		}
+	}
+	for e := range set.All() {
+		if isOwn(e) {
+			v.look(e)
+		}
+	}
+	return control.Review{Since: v.uses.Since(), Findings: v.findings}, nil
+}
+
+func (v *reviewing) find(kind string, e policy.Entry, command, why string, args ...any) {
+	v.findings = append(v.findings, control.Finding{Kind: kind, Entry: e, Why: fmt.Sprintf(why, args...), Command: command})
+}
+
+// look judges one entry.
+func (v *reviewing) look(e policy.Entry) {
+	remove := fmt.Sprintf("synward %s remove %s", e.Action, e.Prefix)
+	if e.Expired(v.now) {
+		v.find("expired", e, remove, "expired on %s", e.Expires.Format(time.DateOnly))
+		return
+	}
+	if !e.Expires.IsZero() && e.Expires.Sub(v.now) < soon {
+		longer := addCommand(e, []netip.Prefix{e.Prefix}) + " --ttl 90d"
+		v.find("expiring", e, longer, "expires on %s", e.Expires.Format(time.DateTime))
+	}
+	if o := hiddenBy(v.set, e, v.now); o != nil {
+		kind := "shadowed"
+		if o.Action == e.Action {
+			kind = "duplicate"
+		}
+		v.find(kind, e, "synward policy export | synward policy apply -", "an operator's %s of the same prefix comes before this line of the policy file", o.Action)
+		return
+	}
+	if o := v.sameAround(e); o != nil {
+		v.find("shadowed", e, remove, "%s %s around it says the same", o.Action, o.Prefix)
+		return
+	}
+	if v.unused(e) {
+		v.find("unused", e, remove, "no hit for %d days", v.days)
+		return
+	}
+	v.width(e)
+}
+
+// unused says whether nothing has hit the entry for the days, as far as that
+// is known for all of them.
+func (v *reviewing) unused(e policy.Entry) bool {
+	use := v.uses.Of(e.ID())
+	if use.Count > 0 {
+		return use.Last.Before(v.limit)
+	}
+	return e.At.Before(v.limit) && v.uses.Since().Before(v.limit)
+}
+
+// sameAround is the entry around one that would say the same were that not
+// there; nil = there is none.
+func (v *reviewing) sameAround(e policy.Entry) *policy.Entry {
+	for o := range v.set.Covering(e.Prefix.Addr()) {
+		if o.Prefix.Bits() >= e.Prefix.Bits() || o.Expired(v.now) || o.Origin == policy.Feed || o.Origin == policy.Learned {
+			continue
+		}
+		if !covers(o.Ports, e.Ports) && !covers(e.Ports, o.Ports) && !overlapping(o.Ports, e.Ports) {
+			continue // the two speak of different ports
+		}
+		alike := o
+		alike.Prefix, alike.Origin, alike.Note, alike.Ports, alike.Name = e.Prefix, e.Origin, e.Note, e.Ports, e.Name
+		if covers(o.Ports, e.Ports) && alike.Same(e) && !e.Shared {
+			return &o
+		}
+		return nil
+	}
+	return nil
+}
+
+func overlapping(a, b []uint16) bool {
+	return slices.ContainsFunc(a, func(p uint16) bool { return slices.Contains(b, p) })
+}
+
+// width finds an allow that is used from a small part of it only.
+func (v *reviewing) width(e policy.Entry) {
+	unit := 24
+	if e.Prefix.Addr().Is6() {
+		unit = 48
+		if e.Prefix.Bits() >= 48 {
+			unit = 64
+		}
+	}
+	if e.Action != policy.Allow || e.Prefix.Bits() > unit-4 || !e.At.Before(v.now.Add(-soon)) || v.uses.Since().After(v.now.Add(-soon)) {
+		return
+	}
+	var blocks []netip.Prefix
+	for _, s := range v.rows[e.ID()] {
+		if s.Bits() < unit {
+			return // the entry's sources are not told apart
+		}
+		b, err := s.Addr().Prefix(unit)
+		if err == nil && !slices.Contains(blocks, b) {
+			blocks = append(blocks, b)
+		}
+	}
+	if len(blocks) == 0 || len(blocks) > fewBlocks {
+		return
+	}
+	slices.SortFunc(blocks, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	command := addCommand(e, blocks) + fmt.Sprintf(" && synward allow remove %s", e.Prefix)
+	v.find("wide", e, command, "a /%d, but only %d /%d of it used in %d days", e.Prefix.Bits(), len(blocks), unit, v.days)
+}
+
+// addCommand is the command that makes an entry for prefixes, without its
+// expiry.
+func addCommand(e policy.Entry, prefixes []netip.Prefix) string {
+	words := []string{"synward", string(e.Action), "add"}
+	for _, p := range prefixes {
+		words = append(words, p.String())
+	}
+	if len(e.Ports) > 0 {
+		words = append(words, "--ports", strings.ReplaceAll(strings.Trim(fmt.Sprint(e.Ports), "[]"), " ", ","))
+	}
+	if e.MaxConns != nil {
+		words = append(words, "--max-conns", fmt.Sprint(*e.MaxConns))
+	}
+	if e.Rate != nil {
+		words = append(words, "--rate", e.Rate.String())
+	}
+	if e.Burst != nil {
+		words = append(words, "--burst", fmt.Sprint(*e.Burst))
+	}
+	for _, f := range []struct {
+		set  bool
+		flag string
+	}{{e.Shared, "--shared"}, {e.Relay, "--relay"}, {e.Immune, "--immune"}} {
+		if f.set {
+			words = append(words, f.flag)
+		}
+	}
+	if e.Note != "" {
+		words = append(words, "--note", "'"+strings.ReplaceAll(e.Note, "'", `'\''`)+"'")
+	}
+	return strings.Join(words, " ")
+}
