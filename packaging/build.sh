@@ -14,8 +14,9 @@ stamp=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 version=${VERSION:-$(git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/' || true)}
 version=${version:-0.0.0~$(date -u -d "@$stamp" +%Y%m%d%H%M%S).$commit}
 PKG_VERSION=$version PKG_MAN=$work/man
-PKG_TIME=$(date -u -d "@$stamp" +%Y-%m-%dT%H:%M:%SZ)
-export PKG_VERSION PKG_MAN PKG_TIME
+# nfpm takes the time of every file from it: the same commit, the same package.
+SOURCE_DATE_EPOCH=$stamp
+export PKG_VERSION PKG_MAN SOURCE_DATE_EPOCH
 
 CGO_ENABLED=0 GOFLAGS= $GO build -modfile=packaging/nfpm.mod -o "$work/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
 CGO_ENABLED=0 $GO build -trimpath -o "$work/host/" ./cmd/synward
