@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/synward/synward/test/lab"
+)
+
+// loads are the floods under which connections are counted, in SYNs a second.
+var loads = []int{0, 300_000, 1_000_000}
+
+// goodputPrefixes is the size of the policies that the goodput is measured with.
+const goodputPrefixes = 100_000
+
+// outcome is what a client saw in one run.
+type outcome struct {
+	Connections int     `json:"connections"` // from SYN to the end of QUIT
+	Rate        float64 `json:"per_second"`
+	P50         float64 `json:"p50_ms"`
+	P99         float64 `json:"p99_ms"`
+	Flood       float64 `json:"flood_per_second"` // SYNs that the generator sent
+}
+
+// players sets up what the goodput is measured with: a client's host and a
+// protected one for each, since all have the same addresses.
+func (b *bench) players(set []prefix) []*contender {
+	set = sorted(append(slices.Clone(set), prefix{0xc6120002, 32})) // the client
+	play := func(name string, prefixes int, fn func(p *pair)) *contender {
+		far := lab.NewHost(b.s, "benchfar")
+		c := b.onHost(far, name, prefixes, fn)
+		far.Address(fmt.Sprintf("wire%d", b.pairs), client.String()+"/15")
+		b.s.check("receive on a thread", c.pair.thread(b.hostCPU))
+		c.reset = func() error { return nil }
+		b.serve(c)
+		return c
+	}
+	forget := func(c *contender) *contender {
+		c.reset = func() error {
+			return c.pair.host.Try(func() error {
+				_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4)
+				return err
+			})
+		}
+		return c
+	}
+	n := goodputPrefixes
+	return []*contender{
+		play(nameSynward, n, func(p *pair) { b.synward(p, set, clientLimits) }),
+		play(nameNetdev, n, func(p *pair) { nftNetdev(p, set) }),
+		forget(play(nameCount, n, func(p *pair) { nftInput(p, set, nftCount, nftAllow) })),
+		forget(play(nameAllowOnly, n, func(p *pair) { nftInput(p, set, nftAllow, nftCount) })),
+		play(nameOpen, -1, nil),
+	}
+}
+
+const nameOpen = "no filter, open port"
+
+// serve starts the server on a contender's host.
+func (b *bench) serve(c *contender) {
+	ctx, stop := context.WithCancel(b.s.ctx)
+	cmd := c.pair.host.Command(ctx, "taskset", "-c", strconv.Itoa(b.hostCPU), b.self, "-as", "server")
+	out, err := cmd.StdoutPipe()
+	b.s.check("start the server", err)
+	cmd.Stderr = os.Stderr
+	b.s.check("start the server", cmd.Start())
+	b.s.Cleanup(func() { stop(); _ = cmd.Wait() })
+	_, err = io.ReadFull(out, make([]byte, 1)) // it listens
+	b.s.check("wait for the server", err)
+}
+
+// cell is one contender under one load.
+type cell struct {
+	c    *contender
+	load int
+}
+
+// goodput counts the connections of a client under each load, in turns.
+func (b *bench) goodput(players []*contender) map[cell][]outcome {
+	var cells []cell
+	for _, c := range players {
+		for _, load := range loads {
+			cells = append(cells, cell{c, load})
+		}
+	}
+	got := map[cell][]outcome{}
+	for round := range b.o.goodput {
+		rand.Shuffle(len(cells), func(i, j int) { cells[i], cells[j] = cells[j], cells[i] })
+		for _, at := range cells {
+			b.progress("goodput: round %d of %d: %s, %d SYNs/s", round+1, b.o.goodput, at.c.name, at.load)
+			b.s.check("forget the last flood", at.c.reset())
+			o, err := b.connect(at)
+			b.s.check("goodput of "+at.c.name, err)
+			got[at] = append(got[at], o)
+		}
+	}
+	return got
+}
+
+// settle is how long a flood goes on before connections are counted.
+const settle = 500 * time.Millisecond
+
+// connect runs the client under a load.
+func (b *bench) connect(at cell) (o outcome, err error) {
+	ctx, stop := context.WithCancel(b.s.ctx)
+	defer stop()
+	flooding := make(chan error, 1)
+	var sent uint64
+	if err := b.gen.Sent.Get(&sent); err != nil {
+		return o, err
+	}
+	began := time.Now()
+	if at.load > 0 {
+		go func() {
+			flooding <- at.c.pair.far.Try(func() error {
+				if err := pinTo(0, b.genCPU); err != nil {
+					return err
+				}
+				return b.gen.pace(ctx, flood{ifindex: at.c.pair.outIdx, to: serverMAC, rate: at.load})
+			})
+		}()
+		time.Sleep(settle)
+	} else {
+		flooding <- nil
+	}
+	var out bytes.Buffer
+	cmd := at.c.pair.far.Command(b.s.ctx, "taskset", "-c", strconv.Itoa(b.hostCPU), b.self, "-as", "client", "-for", b.o.span.String())
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	err = cmd.Run()
+	stop()
+	if flooded := <-flooding; err == nil {
+		err = flooded
+	}
+	took := time.Since(began).Seconds()
+	if err != nil {
+		return o, err
+	}
+	if err := json.Unmarshal(out.Bytes(), &o); err != nil {
+		return o, fmt.Errorf("read the client's answer: %w", err)
+	}
+	var now uint64
+	err = b.gen.Sent.Get(&now)
+	o.Flood = float64(now-sent) / took
+	return o, err
+}
