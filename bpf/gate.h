@@ -176,18 +176,22 @@ static __always_inline enum reason take_slot(const struct entry *e, const struct
 __noinline enum reason admit(const struct config *cfg, const struct entry *e,
 			     const struct source *s, const struct flow *f)
 {
+	struct source source; /* copies: an argument is no key before Linux 6.4 */
 	struct token *held;
+	struct flow flow;
 	enum reason over;
 
 	if (!cfg || !e || !s || !f)
 		return REASON_INTERNAL;
-	held = bpf_map_lookup_elem(&tokens, f);
+	source = *s;
+	flow = *f;
+	held = bpf_map_lookup_elem(&tokens, &flow);
 	if (held) {
 		held->taken = bpf_ktime_get_ns();
 		return 0;
 	}
-	if (is_full(e, s))
+	if (is_full(e, &source))
 		return REASON_CONNECTIONS;
-	over = cap_rate(cfg, e, s, false);
-	return over == REASON_RATE ? over : take_slot(e, s, f);
+	over = cap_rate(cfg, e, &source, false);
+	return over == REASON_RATE ? over : take_slot(e, &source, &flow);
 }

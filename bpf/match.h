@@ -62,7 +62,10 @@ __noinline bool follow_rule(__u32 half, __u32 index, __u32 slot, __u32 *entry)
 		if (rule->expires && !now)
 			now = bpf_ktime_get_boot_ns() / 1000000000;
 		if (!rule->expires || now < rule->expires) {
-			*entry = rule->entry[slot];
+			/* before Linux 6.8 the verifier loses a bound that was
+			 * on the stack for a while */
+			asm volatile("" : "+r"(slot));
+			*entry = rule->entry[slot & (MAX_PORTS - 1)];
 			return true;
 		}
 		index = rule->next;
