@@ -16,7 +16,6 @@ const module = "github.com/synward/synward/"
 // mayImport says, for each floor of the house, what of ours stands below it. The
 // files are read here and not asked of `go list`, whose answer is cached.
 var mayImport = map[string][]string{
-	".":                 {}, // the root has no code, only deps.go
 	"loader/rule":       {},
 	"loader":            {"loader"},
 	"agent/policy":      {"agent/policy", "loader/rule"},
