@@ -7,7 +7,7 @@ RACE  ?= -race
 TESTS ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench-relay fuzz generate package lint clean
+.PHONY: help build demo test bench-relay fuzz generate package package-test vagrant-test lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,13 @@ generate: ## the BPF object and its Go side anew (clang-19, libbpf-dev)
 
 package: ## build/packages/*.deb and *.rpm for amd64 and arm64
 	GO="$(GO)" packaging/build.sh $(ARCH)
+
+package-test: package ## installs, upgrades and purges the .deb in a fresh Debian (root, mmdebstrap)
+	$(SUDO) packaging/test-deb.sh $$(ls -t $(BUILD)/packages/*_$$(dpkg --print-architecture).deb | head -1)
+
+vagrant-test: ## the demo's story across the machines of the Vagrantfile (make package, vagrant)
+	vagrant up
+	packaging/vagrant/story.sh
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt: $$unformatted"; exit 1; }
