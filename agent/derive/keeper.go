@@ -65,6 +65,7 @@ type Keeper struct {
 
 	mu     sync.Mutex // guards what follows, for a moment at a time
 	o      Options
+	host   host // for Report
 	loaded bool
 	feeds  map[string]feed
 	states map[string]*state // by subject

@@ -17,7 +17,12 @@ import (
 )
 
 // Routes are what the keeper answers on the control socket.
-func (k *Keeper) Routes(a *agent.Agent) []control.Route { return k.routes(a) }
+func (k *Keeper) Routes(a *agent.Agent) []control.Route {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.host = a
+	return k.routes(a)
+}
 
 func (k *Keeper) routes(h host) []control.Route {
 	with := func(fn func(*http.Request, host) (any, error)) control.Handler {
@@ -33,9 +38,18 @@ func (k *Keeper) routes(h host) []control.Route {
 	}
 }
 
-// Report adds names and feeds to status.
-func (k *Keeper) Report(a *agent.Agent, st *control.Status) {
-	st.Derived, _ = k.list(context.Background(), a)
+// Report adds names and feeds to status, once Routes has been called.
+func (k *Keeper) Report(st *control.Status) {
+	k.mu.Lock()
+	h := k.host
+	k.mu.Unlock()
+	if h == nil {
+		return
+	}
+	var err error
+	if st.Derived, err = k.list(context.Background(), h); err != nil {
+		st.Problems = append(st.Problems, err.Error())
+	}
 }
 
 func (k *Keeper) listDerived(r *http.Request, h host) (any, error) {

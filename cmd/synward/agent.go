@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/synward/synward/agent"
+	"github.com/synward/synward/agent/derive"
 )
 
 func agentCommand(s streams) *cli.Command {
@@ -47,7 +48,8 @@ func runAgent(c *cli.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(c.Context, agent.Options{Config: f.Config, Version: version(), Relay: r, Log: log})
+	names := derive.New(derive.Options{Names: f.Names, Feeds: f.Feeds, Version: version(), Log: log})
+	a, err := agent.New(c.Context, agent.Options{Config: f.Config, Version: version(), Relay: r, Tasks: []agent.Task{names}, Log: log})
 	if err != nil {
 		return err
 	}
@@ -60,7 +62,7 @@ func runAgent(c *cli.Context, log *slog.Logger) error {
 		log.Warn("no word to the service manager", "error", err)
 	}
 	go keepWatchdog(ctx, statusOf(f.Control.Socket), log)
-	go reloadOnHangup(ctx, c, a, f, log)
+	go reloadOnHangup(ctx, c, a, names, f, log)
 	log.Info("synward agent is ready", "version", version(), "socket", f.Control.Socket)
 	err = a.Run(ctx)
 	log.Info("synward agent ends; the filter goes on enforcing")
@@ -78,7 +80,7 @@ func agentFile(c *cli.Context) (file, error) {
 
 // reloadOnHangup reads the configuration again at every SIGHUP. A bad one is
 // said and changes nothing.
-func reloadOnHangup(ctx context.Context, c *cli.Context, a *agent.Agent, was file, log *slog.Logger) {
+func reloadOnHangup(ctx context.Context, c *cli.Context, a *agent.Agent, names *derive.Keeper, was file, log *slog.Logger) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -91,6 +93,9 @@ func reloadOnHangup(ctx context.Context, c *cli.Context, a *agent.Agent, was fil
 		f, err := agentFile(c)
 		if err == nil {
 			err = reload(ctx, a, was, f, log)
+		}
+		if err == nil {
+			names.Configure(f.Names, f.Feeds)
 		}
 		if err != nil {
 			log.Error("configuration not reloaded; the old one goes on", "error", oneLine(err))

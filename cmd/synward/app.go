@@ -80,7 +80,7 @@ func newApp(s streams) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			agentCommand(s), entryCommand(s, "allow"), entryCommand(s, "deny"),
+			agentCommand(s), entryCommand(s, "allow"), entryCommand(s, "deny"), feedCommand(s),
 			explainCommand(s), statusCommand(s), eventsCommand(s), policyCommand(s),
 			userCommand(s), dkimCommand(s), queueCommand(s), relayCommand(s), configCommand(s), unloadCommand(s),
 			completionCommand(s), completeCommand(s), manCommand(s),

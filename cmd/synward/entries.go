@@ -27,16 +27,16 @@ func entryCommand(s streams, action policy.Action) *cli.Command {
 		Usage: what[action],
 		Subcommands: []*cli.Command{
 			{
-				Name: "add", Usage: "add entries, or change those of the same prefix", ArgsUsage: "PREFIX… (- reads them from stdin)",
+				Name: "add", Usage: "add entries, or change those of the same prefix", ArgsUsage: "PREFIX… (or NAME…, spf:DOMAIN…; - reads them from stdin)",
 				Flags:  addFlags(action),
 				Action: func(c *cli.Context) error { return addEntries(c, s, action) },
 			},
 			{
-				Name: "remove", Usage: "remove entries", ArgsUsage: "PREFIX… (- reads them from stdin)",
+				Name: "remove", Usage: "remove entries", ArgsUsage: "PREFIX… (or NAME…, spf:DOMAIN…; - reads them from stdin)",
 				Flags:  []cli.Flag{noteFlag(), killFlag(), dryRunFlag(), jsonFlag()},
 				Action: func(c *cli.Context) error { return removeEntries(c, s, action) },
 			},
-			listCommand(s, action),
+			listCommand(s, action), refreshNamesCommand(s, action),
 		},
 	}
 }
@@ -61,17 +61,21 @@ func addFlags(action policy.Action) []cli.Flag {
 	} else {
 		flags = append(flags, killFlag())
 	}
-	return append(flags, dryRunFlag(), jsonFlag())
+	return append(flags, yesFlag(), dryRunFlag(), jsonFlag())
 }
 
 func addEntries(c *cli.Context, s streams, action policy.Action) error {
-	prefixes, warnings, err := readPrefixes(c, s.in)
+	prefixes, names, warnings, err := readSources(c, s.in)
 	if err != nil {
 		return err
 	}
 	entry, err := entryOf(c, action, time.Now())
 	if err != nil {
 		return err
+	}
+	if len(names) > 0 {
+		req := control.AddNames{Names: names, Entry: entry, Yes: c.Bool("yes"), Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
+		return sendChange(c, s, "/v1/names", req, warnings)
 	}
 	req := control.Add{Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
 	for _, p := range prefixes {
@@ -82,9 +86,13 @@ func addEntries(c *cli.Context, s streams, action policy.Action) error {
 }
 
 func removeEntries(c *cli.Context, s streams, action policy.Action) error {
-	prefixes, warnings, err := readPrefixes(c, s.in)
+	prefixes, names, warnings, err := readSources(c, s.in)
 	if err != nil {
 		return err
+	}
+	if len(names) > 0 {
+		req := control.RemoveNames{Action: action, Names: names, Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
+		return sendChange(c, s, "/v1/names/remove", req, warnings)
 	}
 	req := control.Remove{Action: action, Prefixes: prefixes, Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
 	return sendChange(c, s, "/v1/entries/remove", req, warnings)
@@ -133,13 +141,21 @@ func countFlag(c *cli.Context, name string) (*uint32, error) {
 	return &out, nil
 }
 
-// readPrefixes reads the arguments, and for "-" the prefixes on stdin: one or
-// more a line, # begins a comment. One that is bad fails all.
-func readPrefixes(c *cli.Context, in io.Reader) (out []netip.Prefix, warnings []string, err error) {
+// readSources reads the arguments, and for "-" what stands on stdin: one or
+// more prefixes or names a line, # begins a comment. One that is bad fails all.
+func readSources(c *cli.Context, in io.Reader) (out []netip.Prefix, names, warnings []string, err error) {
 	if err := argCount(c, 1, -1); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	add := func(where, word string) error {
+		if policy.IsName(word) {
+			name, err := policy.ParseName(word)
+			if err != nil {
+				return usagef("%s%w; nothing changed", where, err)
+			}
+			names = append(names, name)
+			return nil
+		}
 		p, warning, err := policy.ParsePrefix(word)
 		if err != nil {
 			return usagef("%s%w; nothing changed", where, err)
@@ -153,7 +169,7 @@ func readPrefixes(c *cli.Context, in io.Reader) (out []netip.Prefix, warnings []
 	for _, arg := range c.Args().Slice() {
 		if arg != "-" {
 			if err := add("", arg); err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 			continue
 		}
@@ -162,18 +178,21 @@ func readPrefixes(c *cli.Context, in io.Reader) (out []netip.Prefix, warnings []
 			text, _, _ := strings.Cut(lines.Text(), "#")
 			for _, word := range strings.Fields(text) {
 				if err := add(fmt.Sprintf("stdin:%d: ", n), word); err != nil {
-					return nil, nil, err
+					return nil, nil, nil, err
 				}
 			}
 		}
 		if err := lines.Err(); err != nil {
-			return nil, nil, fmt.Errorf("read stdin: %w; nothing changed", err)
+			return nil, nil, nil, fmt.Errorf("read stdin: %w; nothing changed", err)
 		}
 	}
-	if len(out) == 0 {
-		return nil, nil, usagef("no prefix on stdin")
+	switch {
+	case len(out)+len(names) == 0:
+		return nil, nil, nil, usagef("no prefix on stdin")
+	case len(out) > 0 && len(names) > 0:
+		return nil, nil, nil, usagef("%s is a name and %s a prefix: give them in two commands; nothing changed", names[0], out[0])
 	}
-	return out, warnings, nil
+	return out, names, warnings, nil
 }
 
 // sendChange sends a change, waits until it is in force, and prints it.
@@ -224,6 +243,9 @@ func printChange(s streams, ans control.Changed) {
 	printEntryChanges(s, would, ans.Added, ans.Changed, ans.Removed)
 	for _, p := range ans.Missing {
 		fmt.Fprintf(s.out, "not there %s\n", p)
+	}
+	for _, n := range ans.NotNamed {
+		fmt.Fprintf(s.out, "not there %s\n", n)
 	}
 	if len(ans.Added)+len(ans.Changed)+len(ans.Removed) == 0 {
 		fmt.Fprintf(s.out, "nothing to change\n")

@@ -72,7 +72,11 @@ func printExplanation(s streams, ans control.Explanation) {
 			if cand.Won {
 				mark = "*"
 			}
-			fmt.Fprintf(s.out, "  %s   %s %s: %s\n", mark, cand.Entry.Action, cand.Entry.Prefix, cand.Why)
+			of := ""
+			if by := cand.Entry.Feed + cand.Entry.Name; by != "" { // never both
+				of = " (" + by + ")"
+			}
+			fmt.Fprintf(s.out, "  %s   %s %s%s: %s\n", mark, cand.Entry.Action, cand.Entry.Prefix, of, cand.Why)
 		}
 		printCaps(s, v.Caps)
 	}

@@ -64,8 +64,8 @@ func printEntries(s streams, entries []control.ListedEntry, now time.Time) error
 			last = *e.LastSeen
 		}
 		origin := string(e.Origin)
-		if e.Feed != "" {
-			origin += ":" + e.Feed
+		if by := e.Feed + e.Name; by != "" { // never both
+			origin += ":" + by
 		}
 		rows = append(rows, []string{
 			e.Prefix.String(), portList(e.Ports), capList(e.Entry), expiry(e.Expires, now),

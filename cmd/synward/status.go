@@ -97,6 +97,7 @@ func printStatus(s streams, st control.Status, now time.Time) error {
 	if p := st.Pending; p != nil {
 		rows = append(rows, []string{"waits", fmt.Sprintf("change %d is undone %s unless you say: synward policy confirm", p.Change, ago(p.Deadline, now))})
 	}
+	rows = append(rows, derivedRows(st.Derived, now)...)
 	rows = append(rows, relayRows(st.Relay, now)...)
 	if err := table(s.out, nil, rows); err != nil {
 		return err
