@@ -5,9 +5,10 @@ SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD := build
 RACE  ?= -race
 TESTS ?= ./...
+KERNELS ?= 6.1 6.12
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench-relay fuzz generate package package-test vagrant-test lint clean
+.PHONY: help build demo test test-kernels bench-relay fuzz generate package package-test vagrant-test lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +26,14 @@ test: ## every test, with the race detector (root, by sudo where need be)
 bench-relay: ## the relay beside Postfix: rates, CPU, latency, memory (root; ARGS="-rounds 1")
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./cmd/synward-relay ./test/benchrelay
 	$(SUDO) test/benchrelay/run.sh $(ARGS)
+
+test-kernels: ## the loader's tests on other kernels, in QEMU (root; KERNELS="6.1 6.12 6.18 7.3")
+	@command -v qemu-system-x86_64 >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends qemu-system-x86
+	$(SUDO) test/kernels/fetch.sh $(BUILD)/kernels $(KERNELS)
+	CGO_ENABLED=0 GOARCH=amd64 $(GO) build -trimpath -o $(BUILD)/kernels-bin/ ./test/kernels ./test/kernels/guest
+	CGO_ENABLED=0 GOARCH=amd64 $(GO) test -trimpath -c -o $(BUILD)/kernels-bin/loader.test ./loader
+	CGO_ENABLED=0 GOARCH=amd64 $(GO) test -trimpath -c -o $(BUILD)/kernels-bin/nic.test ./test/kernels/nic
+	$(SUDO) $(BUILD)/kernels-bin/kernels -kernels $(BUILD)/kernels -bin $(BUILD)/kernels-bin $(ARGS) $(KERNELS)
 
 fuzz: ## a long run of the datapath against its model: FUZZ_ROUNDS policies, 2,000 frames each
 	$(GO) test $(if $(SUDO),-exec "$(SUDO) -E") ./loader -run Differential -count 1 -timeout 6h -v -args -rounds $(or $(FUZZ_ROUNDS),5000)
