@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"relay":             {"relay"},
 	"cmd/synward-relay": {"cmd/synward-relay", "relay"},
 	"cmd":               {"cmd", "agent", "relay", "loader"},
+	"packaging":         {"cmd", "agent", "relay", "loader"},
 	"test":              {"test", "cmd", "agent", "relay", "loader"},
 }
 
