@@ -14,11 +14,17 @@ import (
 // nothing has asked for it.
 const interval = 30 * time.Second
 
+// ease is how much longer the agent leaves the kernel's rules alone than a
+// comparison takes: one of a million prefixes keeps a core busy for seconds, and
+// changes wait for it.
+const ease = 200
+
 // reconcileLoop makes the kernel equal the policy: when something has changed,
 // when an entry expires, and from time to time.
 func (a *Agent) reconcileLoop(ctx context.Context) error {
+	var rested time.Time // when the next comparison may come unasked
 	for {
-		wait := interval
+		wait, asked := interval, false
 		set, _ := a.state()
 		if next := set.NextExpiry(a.now()); !next.IsZero() {
 			// A little late, so that the entry has expired by every clock.
@@ -34,10 +40,17 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 			return nil
 		case <-a.wake:
 			timer.Stop()
+			asked = true
 		case <-timer.C:
+			asked = wait < interval
 		}
 		a.problem("confirmation", a.rollBack(ctx))
-		a.reconcile()
+		if began := time.Now(); asked || began.After(rested) {
+			a.reconcile()
+			rested = began.Add(time.Since(began) * ease)
+		} else {
+			a.reattach()
+		}
 		a.tidy(ctx)
 	}
 }
@@ -63,6 +76,14 @@ func (a *Agent) reconcile() {
 	defer a.changing.Unlock()
 	set, plan := a.state()
 	a.problem("rules", a.resync(set, plan))
+	a.attachAll(plan.filter)
+}
+
+// reattach is a reconcile of the interfaces alone.
+func (a *Agent) reattach() {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	_, plan := a.state()
 	a.attachAll(plan.filter)
 }
 
