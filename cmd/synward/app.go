@@ -83,7 +83,7 @@ func newApp(s streams) *cli.App {
 			agentCommand(s), entryCommand(s, "allow"), entryCommand(s, "deny"), feedCommand(s),
 			explainCommand(s), statusCommand(s), eventsCommand(s), policyCommand(s),
 			userCommand(s), dkimCommand(s), queueCommand(s), relayCommand(s), configCommand(s), unloadCommand(s),
-			completionCommand(s), completeCommand(s), manCommand(s),
+			doctorCommand(s), completionCommand(s), completeCommand(s), manCommand(s),
 		},
 	}
 	for _, c := range app.Commands {

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+func (p *patient) read(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join("/", p.root, name))
+	return strings.TrimSpace(string(b)), err
+}
+
+// minKernel is the oldest Linux that the filter runs on.
+var minKernel = [2]int{5, 15}
+
+func examineKernel(_ context.Context, p *patient) []finding {
+	out := []finding{p.kernelVersion()}
+	if _, err := os.Stat(filepath.Join("/", p.root, "sys/kernel/btf/vmlinux")); err != nil {
+		out = append(out, fail("btf", "boot a kernel of your distribution's own (CONFIG_DEBUG_INFO_BTF)", "no /sys/kernel/btf/vmlinux: the filter cannot be loaded"))
+	} else {
+		out = append(out, ok("btf", "/sys/kernel/btf/vmlinux"))
+	}
+	switch v, err := p.read("proc/sys/net/core/bpf_jit_enable"); {
+	case err != nil || v == "1": // without the file the JIT is always on
+		out = append(out, ok("jit", "on"))
+	default:
+		out = append(out, warn("jit", "sysctl -w net.core.bpf_jit_enable=1", "net.core.bpf_jit_enable = %s: the filter is interpreted, many times slower", v))
+	}
+	switch v, err := p.read("proc/sys/net/ipv4/tcp_syncookies"); {
+	case err != nil:
+		out = append(out, warn("syncookies", "", "cannot be read: %v", err))
+	case v == "0":
+		out = append(out, warn("syncookies", "sysctl -w net.ipv4.tcp_syncookies=1", "off: a flood from an allowed address can fill the backlog"))
+	default:
+		out = append(out, ok("syncookies", "net.ipv4.tcp_syncookies = %s", v))
+	}
+	return append(out, p.mounts()...)
+}
+
+func (p *patient) kernelVersion() finding {
+	release, err := p.read("proc/sys/kernel/osrelease")
+	var major, minor int
+	if err == nil {
+		_, err = fmt.Sscanf(release, "%d.%d", &major, &minor)
+	}
+	switch {
+	case err != nil:
+		return warn("kernel", "", "its version cannot be read: %v", err)
+	case major < minKernel[0] || major == minKernel[0] && minor < minKernel[1]:
+		return fail("kernel", "install a newer kernel", "Linux %s; the filter needs %d.%d", release, minKernel[0], minKernel[1])
+	}
+	return ok("kernel", "Linux %s", release)
+}
+
+// mounts looks for the two filesystems that the filter needs.
+func (p *patient) mounts() []finding {
+	var out []finding
+	var st unix.Statfs_t
+	dir := filepath.Dir(p.file.Filter.PinDir)
+	switch err := unix.Statfs(dir, &st); {
+	case err != nil, uint32(st.Type) != unix.BPF_FS_MAGIC:
+		out = append(out, fail("bpffs", "mount -t bpf bpf "+dir, "%s is not on a bpf filesystem: the pins have no place", dir))
+	case st.Flags&unix.ST_RDONLY != 0:
+		out = append(out, fail("bpffs", "take ProtectKernelTunables out of the unit", "%s is read-only", dir))
+	default:
+		out = append(out, ok("bpffs", "%s", dir))
+	}
+	mounts, err := p.read("proc/self/mountinfo")
+	if err == nil && strings.Contains(mounts, " - cgroup2 ") {
+		return append(out, ok("cgroup2", "mounted"))
+	}
+	return append(out, warn("cgroup2", "mount -t cgroup2 none /sys/fs/cgroup/unified", "not mounted: the cap on open connections cannot count"))
+}
+
+// needed are the agent's capabilities, by number.
+var needed = []struct {
+	bit  uint
+	name string
+}{{unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_PERFMON, "CAP_PERFMON"}, {unix.CAP_NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE"}}
+
+// examineProcess looks at the capabilities: the agent's where one runs, else
+// those of this process.
+func examineProcess(_ context.Context, p *patient) []finding {
+	who, file := "this process", "proc/self/status"
+	if p.status != nil && p.status.Agent != nil {
+		who, file = "the agent", fmt.Sprintf("proc/%d/status", p.status.Agent.PID)
+	}
+	text, err := p.read(file)
+	_, hex, found := strings.Cut(text, "CapEff:\t")
+	hex, _, _ = strings.Cut(hex, "\n")
+	have, perr := strconv.ParseUint(hex, 16, 64)
+	if err != nil || !found || perr != nil {
+		return []finding{warn("capabilities", "", "those of %s cannot be read", who)}
+	}
+	var missing []string
+	for _, c := range needed {
+		if have&(1<<c.bit) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) > 0 {
+		mend := "run as root: sudo synward doctor"
+		if p.status != nil {
+			mend = "systemctl edit synward (AmbientCapabilities, CapabilityBoundingSet)"
+		}
+		return []finding{warn("capabilities", mend, "%s lacks %s", who, strings.Join(missing, ", "))}
+	}
+	return []finding{ok("capabilities", "%s has all that are needed", who)}
+}
+
+// slowDrivers have no native XDP, by what the kernel's tree says.
+var slowDrivers = map[string]bool{"e1000": true, "e1000e": true, "r8169": true, "8139cp": true, "vmxnet": true, "bridge": true, "dummy": true}
+
+func examineInterfaces(_ context.Context, p *patient) []finding {
+	names, err := p.interfaces()
+	if err != nil {
+		return []finding{fail("interfaces", "ip -br link; then name them in [filter] interfaces", "%v", err)}
+	}
+	if len(names) == 0 {
+		return []finding{warn("interfaces", "ip -br link; then name them in [filter] interfaces", "none matches %q now; the filter waits for one", p.file.Filter.Interfaces)}
+	}
+	var out []finding
+	for _, name := range names {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			out = append(out, fail(name, "ip -br link", "%v", err))
+			continue
+		}
+		out = append(out, p.examineLink(l)...)
+	}
+	return out
+}
+
+// interfaces are those that the agent names, or without one those that the
+// configuration means.
+func (p *patient) interfaces() ([]string, error) {
+	var names []string
+	if p.status != nil {
+		for _, i := range p.status.Filter.Interfaces {
+			names = append(names, i.Name)
+		}
+		return names, nil
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the interfaces: %w", err)
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the routes: %w", err)
+	}
+	isDefault := map[int]bool{}
+	for _, r := range routes {
+		if r.Dst == nil || r.Dst.IP.IsUnspecified() {
+			isDefault[r.LinkIndex] = true
+		}
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		wanted := slices.ContainsFunc(p.file.Filter.Interfaces, func(pattern string) bool {
+			match, _ := path.Match(pattern, a.Name)
+			return pattern == a.Name || match && a.Name != "lo" || pattern == "auto" && isDefault[a.Index]
+		})
+		if wanted {
+			names = append(names, a.Name)
+		}
+	}
+	return names, nil
+}
+
+func (p *patient) examineLink(l netlink.Link) []finding {
+	a := l.Attrs()
+	name := a.Name
+	driver := l.Type()
+	if to, err := os.Readlink(filepath.Join("/", p.root, "sys/class/net", name, "device/driver")); err == nil {
+		driver = filepath.Base(to)
+	}
+	queues, _ := filepath.Glob(filepath.Join("/", p.root, "sys/class/net", name, "queues/rx-*"))
+	out := []finding{ok(name, "driver %s, %s, MTU %d", driver, plural(len(queues), "receive queue", "receive queues"), a.MTU)}
+	if slowDrivers[driver] {
+		out = append(out, warn(name, "", "%s has no native XDP: the filter costs more per packet there", driver))
+	}
+	if driver == "virtio_net" && len(queues) < 2*runtime.NumCPU() {
+		out = append(out, warn(name, "give the NIC more queues in the hypervisor (libvirt: <driver queues='"+strconv.Itoa(2*runtime.NumCPU())+"'/>)",
+			"native XDP on virtio-net likes a queue more for every CPU; it has %d for %d", len(queues), runtime.NumCPU()))
+	}
+	if a.MTU > 3498 && p.multiBufferMissing() {
+		out = append(out, warn(name, "ip link set dev "+name+" mtu 3498", "MTU %d: before Linux 5.18 a driver may refuse native XDP above 3,498", a.MTU))
+	}
+	if a.MasterIndex != 0 {
+		if m, err := netlink.LinkByIndex(a.MasterIndex); err == nil {
+			out = append(out, warn(name, "name "+m.Attrs().Name+" in [filter] interfaces instead", "is part of %s (%s)", m.Attrs().Name, m.Type()))
+		}
+	}
+	return append(out, p.examineOwner(a))
+}
+
+func (p *patient) multiBufferMissing() bool {
+	var major, minor int
+	release, _ := p.read("proc/sys/kernel/osrelease")
+	fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return major == 5 && minor < 18
+}
+
+// examineOwner says who holds the interface's place for XDP.
+func (p *patient) examineOwner(a *netlink.LinkAttrs) finding {
+	check := a.Name + " xdp"
+	if p.status != nil {
+		for _, i := range p.status.Filter.Interfaces {
+			if i.Name == a.Name && i.Mode == "native" {
+				return ok(check, "the filter, native")
+			} else if i.Name == a.Name && i.Mode != "" {
+				return warn(check, "see the driver above; [filter] attach = \"native\" makes it an error", "the filter, in generic mode: it costs more per packet")
+			}
+		}
+	}
+	if a.Xdp == nil || !a.Xdp.Attached {
+		return ok(check, "free")
+	}
+	if _, err := os.Stat(filepath.Join(p.file.Filter.PinDir, "links", strconv.Itoa(a.Index))); err == nil {
+		return ok(check, "the filter, left by an earlier agent")
+	}
+	return fail(check, "ip link set dev "+a.Name+" xdp off", "program %d of somebody else has the place", a.Xdp.ProgId)
+}
