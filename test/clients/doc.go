@@ -1,3 +1,4 @@
 // Package clients has the mail clients of real people hand mail to the relay:
-// swaks, curl, msmtp and Python's smtplib, as Debian packages them.
+// swaks, curl, msmtp, Python's smtplib and Postfix, as Debian packages them; and
+// the relay deliver to a real Postfix.
 package clients
