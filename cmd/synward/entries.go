@@ -57,7 +57,8 @@ func addFlags(action policy.Action) []cli.Flag {
 			&cli.StringFlag{Name: "rate", Usage: "at most `N/s` (or /m, /h) new connections per source; 0 = no cap"},
 			&cli.StringFlag{Name: "burst", Usage: "`N` new connections at once before the rate counts"},
 			&cli.BoolFlag{Name: "shared", Usage: "the caps count for the whole prefix"},
-			&cli.BoolFlag{Name: "relay", Usage: "these sources may relay without AUTH"})
+			&cli.BoolFlag{Name: "relay", Usage: "these sources may relay without AUTH"},
+			&cli.BoolFlag{Name: "immune", Usage: "a learned deny does not touch them"})
 	} else {
 		flags = append(flags, killFlag())
 	}
@@ -100,7 +101,7 @@ func removeEntries(c *cli.Context, s streams, action policy.Action) error {
 
 // entryOf is the entry by the flags, without its prefix.
 func entryOf(c *cli.Context, action policy.Action, now time.Time) (e policy.Entry, err error) {
-	e = policy.Entry{Action: action, Origin: policy.Operator, Note: c.String("note"), Shared: c.Bool("shared"), Relay: c.Bool("relay")}
+	e = policy.Entry{Action: action, Origin: policy.Operator, Note: c.String("note"), Shared: c.Bool("shared"), Relay: c.Bool("relay"), Immune: c.Bool("immune")}
 	if v := c.String("ports"); c.IsSet("ports") {
 		if e.Ports, err = policy.ParsePorts(v, nil); err != nil {
 			return e, usagef("--ports: %w", err)
@@ -256,6 +257,7 @@ func printChange(s streams, ans control.Changed) {
 	if !ans.ConfirmBy.IsZero() {
 		fmt.Fprintf(s.out, "change %d is undone at %s unless you say: synward policy confirm\n", ans.ID, ans.ConfirmBy.Local().Format(time.TimeOnly))
 	}
+	printImpact(s, ans.Impact, time.Now())
 	switch {
 	case ans.DryRun:
 		fmt.Fprintln(s.out, "dry run: nothing changed")

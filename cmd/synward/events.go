@@ -16,11 +16,14 @@ func eventsCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:        "events",
 		Usage:       "what was dropped or refused, when and why",
-		Description: "With --json one document a line. The agent keeps the last 10,000 events since its start.",
+		Description: "With --json one document a line. The agent keeps events on disk, the last 32 MiB of them.\nWhat a flood repeats is put together, and told at a bounded rate: such gaps are said.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Usage: "go on with new ones until interrupted"},
 			&cli.StringFlag{Name: "since", Usage: "only those of the last `TIME`, such as 1h"},
+			&cli.StringFlag{Name: "until", Usage: "only those older than `TIME`"},
 			&cli.StringFlag{Name: "source", Usage: "only from `PREFIX`"},
+			&cli.StringFlag{Name: "reason", Usage: "only for these `REASONS`, such as no-entry,denied"},
+			&cli.StringFlag{Name: "port", Usage: "only on `PORT`"},
 			&cli.BoolFlag{Name: "relay", Usage: "the relay's session outcomes instead of the filter's drops"},
 			jsonFlag(),
 		},
@@ -33,7 +36,7 @@ func eventsCommand(s streams) *cli.Command {
 				return err
 			}
 			q := url.Values{}
-			for _, name := range []string{"since", "source"} {
+			for _, name := range []string{"since", "until", "source", "reason", "port"} {
 				if c.IsSet(name) {
 					q.Set(name, c.String(name))
 				}
@@ -41,10 +44,10 @@ func eventsCommand(s streams) *cli.Command {
 			if c.Bool("follow") {
 				q.Set("follow", "1")
 			}
-			path, show := "/v1/events?", showEvent
+			path, show := "/v1/events?", eventPrinter()
 			if c.Bool("relay") {
-				if c.IsSet("since") || c.IsSet("source") {
-					return usagef("events --relay: --since and --source are for the filter's events; pipe --json through a tool of yours")
+				if len(q) > 1 || len(q) == 1 && !q.Has("follow") {
+					return usagef("events --relay: only --follow goes with it; pipe --json through a tool of yours")
 				}
 				path, show = "/v1/outcomes?", showOutcome
 			}
@@ -59,10 +62,24 @@ func eventsCommand(s streams) *cli.Command {
 	}
 }
 
-func showEvent(s streams, line json.RawMessage) error {
+// eventPrinter prints events, and of each source and port once the command that
+// would let it in.
+func eventPrinter() func(streams, json.RawMessage) error {
+	told := map[string]bool{}
+	return func(s streams, line json.RawMessage) error {
+		e, err := showEvent(s, line)
+		if err == nil && e.Allow != "" && !told[e.Allow] {
+			told[e.Allow] = true
+			_, err = fmt.Fprintf(s.out, "                     to let it in: %s\n", e.Allow)
+		}
+		return err
+	}
+}
+
+func showEvent(s streams, line json.RawMessage) (control.Event, error) {
 	var e control.Event
 	if err := json.Unmarshal(line, &e); err != nil {
-		return fmt.Errorf("read event: %w", err)
+		return e, fmt.Errorf("read event: %w", err)
 	}
 	did := "dropped"
 	if e.Observed {
@@ -79,7 +96,7 @@ func showEvent(s streams, line json.RawMessage) error {
 		text += fmt.Sprintf("  (%s before it held back)", plural(int(e.Suppressed), "event", "events"))
 	}
 	_, err := fmt.Fprintln(s.out, text)
-	return err
+	return e, err
 }
 
 // showOutcome prints an outcome's keys in a fixed order. What a stranger sent

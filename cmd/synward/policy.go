@@ -32,7 +32,7 @@ func policyCommand(s streams) *cli.Command {
 				},
 				Action: func(c *cli.Context) error { return policyApply(c, s, c.Bool("dry-run")) },
 			},
-		}, historyCommands(s)...),
+		}, append(historyCommands(s), importCommand(s))...),
 	}
 }
 
