@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -177,10 +178,13 @@ func readSources(c *cli.Context, in io.Reader) (out []netip.Prefix, names, warni
 		lines := bufio.NewScanner(in)
 		for n := 1; lines.Scan(); n++ {
 			text, _, _ := strings.Cut(lines.Text(), "#")
+			at := 0
 			for _, word := range strings.Fields(text) {
-				if err := add(fmt.Sprintf("stdin:%d: ", n), word); err != nil {
+				at += strings.Index(text[at:], word)
+				if err := add(fmt.Sprintf("stdin:%d:%d: ", n, utf8.RuneCountInString(text[:at])+1), word); err != nil {
 					return nil, nil, nil, err
 				}
+				at += len(word)
 			}
 		}
 		if err := lines.Err(); err != nil {
