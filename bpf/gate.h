@@ -176,7 +176,7 @@ static __always_inline enum reason take_slot(const struct entry *e, const struct
 __noinline enum reason admit(const struct config *cfg, const struct entry *e,
 			     const struct source *s, const struct flow *f)
 {
-	struct source source; /* copies: an argument is no key before Linux 6.4 */
+	struct source source; /* copies: to Linux 6.1 an argument is no map key */
 	struct token *held;
 	struct flow flow;
 	enum reason over;

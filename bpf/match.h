@@ -62,8 +62,8 @@ __noinline bool follow_rule(__u32 half, __u32 index, __u32 slot, __u32 *entry)
 		if (rule->expires && !now)
 			now = bpf_ktime_get_boot_ns() / 1000000000;
 		if (!rule->expires || now < rule->expires) {
-			/* before Linux 6.8 the verifier loses a bound that was
-			 * on the stack for a while */
+			/* once more: to Linux 6.1 a check does not hold for the
+			 * copy of a number that is on the stack already */
 			asm volatile("" : "+r"(slot));
 			*entry = rule->entry[slot & (MAX_PORTS - 1)];
 			return true;
