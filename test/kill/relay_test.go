@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -179,5 +178,5 @@ func (v *victim) said() string {
 	if err != nil {
 		return err.Error()
 	}
-	return fmt.Sprintf("%s", b[max(0, len(b)-4000):])
+	return string(b[max(0, len(b)-4000):])
 }
