@@ -1,0 +1,113 @@
+// Package docs runs every synward command of docs/operator on a real agent: a
+// page whose commands do not work does not land.
+package docs
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/synward/synward/test/stage"
+)
+
+// block is a fenced block of commands. One that says "stopped" is for a host
+// whose agent is stopped.
+type block struct {
+	line     int
+	stopped  bool
+	commands []string
+}
+
+// blocks are the console blocks of a page.
+func blocks(text string) []block {
+	var out []block
+	inside := false
+	for n, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
+		info, fence := strings.CutPrefix(line, "```")
+		switch {
+		case fence && inside:
+			inside = false
+		case fence && strings.HasPrefix(info, "console"):
+			inside = true
+			out = append(out, block{line: n + 1, stopped: strings.HasSuffix(info, " stopped")})
+		case inside:
+			if c, ok := strings.CutPrefix(line, "$ "); ok {
+				last := &out[len(out)-1]
+				last.commands = append(last.commands, c)
+			}
+		}
+	}
+	return out
+}
+
+// words splits a command at blanks, but not inside double quotes.
+func words(command string) []string {
+	var out []string
+	for _, w := range regexp.MustCompile(`"[^"]*"|\S+`).FindAllString(command, -1) {
+		out = append(out, strings.Trim(w, `"`))
+	}
+	return out
+}
+
+func TestEveryCommandOfThePages(t *testing.T) {
+	bin, err := os.MkdirTemp("/var/tmp", "synward-docs-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(bin) })
+	if err := os.Chmod(bin, 0o755); err != nil { // the relay's user has to get at its program
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	s := stage.New(t, bin, "")
+	s.StartAgent()
+	pages, err := filepath.Glob("../../docs/operator/*.md")
+	if err != nil || len(pages) < 10 {
+		t.Fatalf("%d pages: %v", len(pages), err)
+	}
+	ran := 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range blocks(string(text)) {
+			ran += play(t, s, fmt.Sprintf("%s:%d", filepath.Base(page), b.line), b)
+		}
+	}
+	if ran < 30 {
+		t.Errorf("%d commands were found, which is too few", ran)
+	}
+}
+
+// play runs a block's commands and returns how many.
+func play(t *testing.T, s *stage.Stage, where string, b block) int {
+	t.Helper()
+	if b.stopped {
+		if err := s.EndAgent(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		defer s.StartAgent()
+	}
+	for _, c := range b.commands {
+		args := words(c)
+		if args[0] != "synward" {
+			t.Errorf("%s: %s: a console block holds synward commands alone", where, c)
+			continue
+		}
+		if r := s.Run("", args[1:]...); r.Code != 0 {
+			t.Errorf("%s: %s: exit status %d\n%s%s", where, c, r.Code, r.Out, r.Err)
+		}
+	}
+	return len(b.commands)
+}
