@@ -1,21 +1,27 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/policy"
 )
 
 func explainCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:      "explain",
 		Usage:     "the verdict on a SYN from ADDR now, from the loaded kernel program itself",
-		ArgsUsage: "ADDR",
+		ArgsUsage: "ADDR|NAME",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "port", Usage: "on this `PORT` only (default: every protected port)"},
 			jsonFlag(),
@@ -24,29 +30,82 @@ func explainCommand(s streams) *cli.Command {
 			if err := argCount(c, 1, 1); err != nil {
 				return err
 			}
-			cl, err := client(c)
+			addrs, err := addressesOf(c.Context, c.Args().First())
 			if err != nil {
 				return err
 			}
-			q := url.Values{"addr": {c.Args().First()}}
-			if c.IsSet("port") {
-				q.Set("port", c.String("port"))
+			var all []control.Explanation
+			for _, addr := range addrs {
+				ans, err := explainOne(c, addr)
+				if err != nil {
+					return err
+				}
+				all = append(all, ans)
 			}
-			var ans control.Explanation
-			if _, err := cl.Do(c.Context, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &ans, nil); err != nil {
-				return err
-			}
-			if c.Bool("json") {
-				err = printJSON(s.out, ans)
-			} else {
-				printExplanation(s, ans)
-			}
-			if !ans.Agree {
-				err = errors.New("THE KERNEL DOES NOT DO WHAT THE POLICY SAYS; restart the agent, and report this as a bug with: synward explain --json")
-			}
-			return err
+			return showExplanations(c, s, all)
 		},
 	}
+}
+
+// addressesOf is what there is to explain: the address itself, or those that
+// the system's resolver has of a host's name.
+func addressesOf(ctx context.Context, arg string) ([]string, error) {
+	switch {
+	case strings.HasPrefix(arg, policy.SPFPrefix):
+		return nil, usagef("%s: an SPF record stands for networks; explain one address, or list its entries with: synward allow list", arg)
+	case !policy.IsName(arg):
+		return []string{arg}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(arg, ".")+".")
+	if err != nil {
+		return nil, fmt.Errorf("explain %s: its addresses are not known: %w; give an address instead", arg, err)
+	}
+	var out []string
+	for _, a := range found {
+		out = append(out, a.Unmap().String())
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+func explainOne(c *cli.Context, addr string) (ans control.Explanation, err error) {
+	cl, err := client(c)
+	if err != nil {
+		return ans, err
+	}
+	q := url.Values{"addr": {addr}}
+	if c.IsSet("port") {
+		q.Set("port", c.String("port"))
+	}
+	_, err = cl.Do(c.Context, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &ans, nil)
+	return ans, err
+}
+
+// showExplanations prints one for each address; in JSON a name has a list.
+func showExplanations(c *cli.Context, s streams, all []control.Explanation) error {
+	agree := true
+	for i, ans := range all {
+		agree = agree && ans.Agree
+		if !c.Bool("json") {
+			if i > 0 {
+				fmt.Fprintln(s.out)
+			}
+			printExplanation(s, ans)
+		}
+	}
+	var err error
+	switch {
+	case c.Bool("json") && policy.IsName(c.Args().First()):
+		err = printJSON(s.out, all)
+	case c.Bool("json"):
+		err = printJSON(s.out, all[0])
+	}
+	if !agree {
+		err = errors.New("THE KERNEL DOES NOT DO WHAT THE POLICY SAYS; restart the agent, and report this as a bug with: synward explain --json")
+	}
+	return err
 }
 
 func printExplanation(s streams, ans control.Explanation) {
