@@ -34,7 +34,7 @@ func main() {
 			tests: []string{filepath.Join(*bin, "loader.test"), filepath.Join(*bin, "nic.test")},
 			dir:   *dir, timeout: *timeout,
 			plan: []string{
-				strings.TrimSpace(fmt.Sprintf("/loader.test -test.v -test.run=%s -rounds=%d", *run, *rounds)),
+				strings.TrimSpace(fmt.Sprintf("/loader.test -test.v -test.parallel=1 -test.run=%s -rounds=%d", *run, *rounds)),
 				"/nic.test -test.v -nics=eth0,eth1 -want=native",
 				"/nic.test -test.v -nics=eth2,eth3 -want=generic",
 			},
@@ -136,10 +136,13 @@ func read(out string) (r result) {
 			}
 			continue
 		}
-		words = append(words, line)
-		if m[1] != "" { // a subtest's: its test's is still to come
+		if m[1] != "" { // a subtest's, after its test's own
+			if m[2] == "FAIL" {
+				r.failures = append(r.failures, line)
+			}
 			continue
 		}
+		words = append(words, line)
 		if m[2] == "FAIL" {
 			r.failed++
 			r.failures = append(r.failures, words...)
