@@ -5,7 +5,7 @@ set -eu
 deb=$(realpath "$1")
 root=$(mktemp -d /var/tmp/synward-deb.XXXXXX)
 trap 'rm -rf "$root"' EXIT
-mmdebstrap --quiet --variant=minbase --include=systemd bookworm "$root"
+mmdebstrap --quiet --variant=minbase --include=systemd,procps bookworm "$root"
 cp "$deb" "$root/tmp/synward.deb"
 run() { unshare -mpf --mount-proc="$root/proc" chroot "$root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
 fail() { echo "$*"; exit 1; }
@@ -15,7 +15,7 @@ run synward config check
 [ "$(run stat -c '%U %a' /var/spool/synward)" = "synward-relay 700" ] || fail "the spool is not the relay's"
 [ "$(run stat -c '%U %a' /var/lib/synward)" = "root 700" ] || fail "the state is not root's"
 run getent group synward
-run systemd-analyze verify synward.service
+run systemd-analyze verify --man=no synward.service
 
 echo '# mine' >> "$root/etc/synward/synward.toml"
 touch "$root/var/lib/synward/store.db"
