@@ -8,7 +8,7 @@ TESTS ?= ./...
 KERNELS ?= 6.1 6.12
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kernels bench-relay fuzz generate package package-test vagrant-test lint clean
+.PHONY: help build demo test test-kernels bench bench-relay fuzz generate package package-test vagrant-test lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,10 @@ demo: build ## the whole story on three hosts made of namespaces (root; HOLD=1 k
 
 test: ## every test, with the race detector (root, by sudo where need be)
 	$(GO) test $(RACE) $(if $(SUDO),-exec "$(SUDO) -E") -timeout 15m $(TESTS)
+
+bench: ## the filter beside nftables and iptables, under a flood (root; ARGS="-quick", "-write" for docs/)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./test/bench
+	$(SUDO) test/bench/run.sh $(ARGS)
 
 bench-relay: ## the relay beside Postfix: rates, CPU, latency, memory (root; ARGS="-rounds 1")
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./cmd/synward-relay ./test/benchrelay
@@ -39,8 +43,8 @@ fuzz: ## a long run of the datapath against its model: FUZZ_ROUNDS policies, 2,0
 	$(GO) test $(if $(SUDO),-exec "$(SUDO) -E") ./loader -run Differential -count 1 -timeout 6h -v -args -rounds $(or $(FUZZ_ROUNDS),5000)
 
 generate: ## the BPF object and its Go side anew (clang-19, libbpf-dev)
-	$(GO) generate ./loader
-	clang-format-19 -i bpf/*.h bpf/*.c
+	$(GO) generate ./loader ./test/bench
+	clang-format-19 -i bpf/*.h bpf/*.c test/bench/*.c
 
 package: ## build/packages/*.deb and *.rpm for amd64 and arm64
 	GO="$(GO)" packaging/build.sh $(ARCH)

@@ -19,6 +19,7 @@ const (
 	genMapSources   = "sources"
 	genProgDrop     = "drop"
 	genProgGenerate = "generate"
+	genProgIdeal    = "ideal"
 	genProgPass     = "pass"
 	genVarFirst     = "first"
 	genVarIfindex   = "ifindex"
@@ -74,6 +75,7 @@ type genSpecs struct {
 type genProgramSpecs struct {
 	Drop     *ebpf.ProgramSpec `ebpf:"drop"`
 	Generate *ebpf.ProgramSpec `ebpf:"generate"`
+	Ideal    *ebpf.ProgramSpec `ebpf:"ideal"`
 	Pass     *ebpf.ProgramSpec `ebpf:"pass"`
 }
 
@@ -147,6 +149,7 @@ type genVariables struct {
 type genPrograms struct {
 	Drop     *ebpf.Program `ebpf:"drop"`
 	Generate *ebpf.Program `ebpf:"generate"`
+	Ideal    *ebpf.Program `ebpf:"ideal"`
 	Pass     *ebpf.Program `ebpf:"pass"`
 }
 
@@ -154,6 +157,7 @@ func (p *genPrograms) Close() error {
 	return _GenClose(
 		p.Drop,
 		p.Generate,
+		p.Ideal,
 		p.Pass,
 	)
 }

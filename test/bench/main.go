@@ -60,8 +60,10 @@ func main() {
 	var err error
 	switch *as {
 	case "server":
+		goAhead()
 		err = serveSMTP()
 	case "client":
+		goAhead()
 		err = clientRun(*span)
 	default:
 		err = run(ctx, o)

@@ -146,12 +146,18 @@ func cpuTime(other int) (time.Duration, error) {
 	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
 		return 0, err
 	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", other))
+	ran, err := threadTime(other)
+	return time.Duration(ts.Nano()) + ran, err
+}
+
+// threadTime is the CPU time that a thread has had.
+func threadTime(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
 	if err != nil {
 		return 0, err
 	}
 	ran, err := strconv.ParseInt(string(bytes.Fields(stat)[0]), 10, 64)
-	return time.Duration(ts.Nano() + ran), err
+	return time.Duration(ran), err
 }
 
 // softirqThread is the kernel's thread that runs a CPU's softirqs when they are

@@ -212,7 +212,7 @@ func (r *report) addGoodput(got map[cell][]outcome) {
 			r.Goodput[i].Calm = r.Goodput[i].Rate.Median / c
 		}
 	}
-	names := append(slices.Clone(order), nameOpen)
+	names := slices.Concat([]string{nameIdeal}, order, []string{nameOpen})
 	slices.SortFunc(r.Goodput, func(a, b goodputRow) int {
 		if d := slices.Index(names, a.Name) - slices.Index(names, b.Name); d != 0 {
 			return d

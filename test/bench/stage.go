@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -176,26 +173,6 @@ func (p *pair) pipe(input string, name string, args ...string) {
 	}
 }
 
-// thread lets the device's receive path run on a kernel thread of its own, on
-// this CPU, and not on the one that the flood comes from.
-func (p *pair) thread(cpu int) error {
-	path := "/sys/class/net/" + p.device + "/threaded"
-	cmd := exec.CommandContext(p.s.ctx, "ip", "netns", "exec", p.host.Name, "sh", "-c", "echo 1 >"+path)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("give %s a thread of its own: %w: %s", p.device, err, out)
-	}
-	pids, err := threadsNamed("napi/" + p.device + "-")
-	if err != nil || len(pids) == 0 {
-		return fmt.Errorf("find the thread of %s: %d of them, %v", p.device, len(pids), err)
-	}
-	for _, pid := range pids {
-		if err := errors.Join(pinTo(pid, cpu), beAlert(pid)); err != nil {
-			return fmt.Errorf("set up the thread of %s: %w", p.device, err)
-		}
-	}
-	return nil
-}
-
 // threadsNamed are the processes whose name begins so.
 func threadsNamed(prefix string) (pids []int, err error) {
 	names, err := filepath.Glob("/proc/[0-9]*/comm")
@@ -217,15 +194,4 @@ func pinTo(pid, cpu int) error {
 	var set unix.CPUSet
 	set.Set(cpu)
 	return unix.SchedSetaffinity(pid, &set)
-}
-
-// beAlert lets a thread start as soon as there is work, as a softirq does, yet
-// gives it no more than its fair share when there is too much, as ksoftirqd has.
-func beAlert(pid int) error {
-	attr, err := unix.SchedGetAttr(pid, 0)
-	if err == nil {
-		attr.Runtime = uint64(100 * time.Microsecond) // the slice, from Linux 6.12 on
-		err = unix.SchedSetAttr(pid, attr, 0)
-	}
-	return err
 }

@@ -47,7 +47,7 @@ func (r *report) table() string {
 		b.WriteString(r.packetTable())
 	}
 	if len(r.Goodput) > 0 {
-		fmt.Fprintf(&b, "\nSMTP connections of an allowed client through a flood of strangers' SYNs, %s prefixes, receive path, server and client on one CPU.\n\n", short(goodputPrefixes))
+		fmt.Fprintf(&b, "\nSMTP connections of an allowed client through a flood of strangers' SYNs, %s prefixes, server and client on one CPU, the flood on another.\n\n", short(goodputPrefixes))
 		b.WriteString(r.goodputTable())
 	}
 	b.WriteString("\nWhat has to hold:\n\n")
@@ -93,7 +93,8 @@ func (r *report) goodputTable() string {
 			load = short(g.Load)
 		}
 		rows = append(rows, []string{g.Name, load, fmt.Sprintf("%.0f [%.0f–%.0f]", g.Rate.Median, g.Rate.Low, g.Rate.High),
-			fmt.Sprintf("%.3f", g.Calm), fmt.Sprintf("%.1f", g.P50), fmt.Sprintf("%.1f", g.P99), fmt.Sprintf("%.0f", g.Flood)})
+			fmt.Sprintf("%.3f", g.Calm), fmt.Sprintf("%.1f", g.P50), fmt.Sprintf("%.1f", g.P99),
+			fmt.Sprintf("%.0f", g.Flood)})
 	}
 	return align(rows)
 }
