@@ -55,6 +55,7 @@ type (
 	rules interface {
 		Sync(rule.Policy) (loader.Change, error)
 		Update(rule.Delta) (loader.Change, error)
+		Replace(rule.Policy) (loader.Change, error)
 	}
 	links interface {
 		Attach(name string, mode loader.Mode) (loader.Attachment, error)

@@ -89,9 +89,13 @@ func (a *Agent) commit(ctx context.Context, in intent, e *edit, was *policy.Set,
 	return nil
 }
 
-// fewChanges is up to how many prefixes a change goes into the kernel one by
-// one; with more, all packets see it at once.
-const fewChanges = 1000
+// A change of one prefix goes into the kernel's rules as they are. One of several
+// replaces them whole, so that no packet and no kill -9 meets half of it; only
+// where that would take seconds, few changes of many entries go in one by one.
+const (
+	fewChanges  = 1000
+	replaceUpTo = 100_000
+)
 
 // write brings an edit into the kernel: what differs, where that is little and
 // the kernel's rules are known, else the whole.
@@ -100,7 +104,8 @@ func (a *Agent) write(was *policy.Set, e *edit, p plan) (loader.Change, error) {
 		return loader.Change{}, nil
 	}
 	now := a.now()
-	if changed := e.changes.Prefixes(); len(changed) <= fewChanges {
+	changed := e.changes.Prefixes()
+	if len(changed) == 1 || len(changed) <= fewChanges && e.set.Len() > replaceUpTo {
 		ch, err := a.kernel.Update(policy.Recompile(was, e.set, p.ports, p.caps, now, changed))
 		if err == nil {
 			return ch, nil
@@ -109,7 +114,11 @@ func (a *Agent) write(was *policy.Set, e *edit, p plan) (loader.Change, error) {
 			a.log.Warn("rules not updated; writing all of them", "error", err)
 		}
 	}
-	return a.kernel.Sync(policy.Compile(e.set, p.ports, p.caps, now))
+	_, err := a.kernel.Replace(policy.Compile(e.set, p.ports, p.caps, now))
+	if err != nil {
+		return loader.Change{}, err
+	}
+	return loader.Change{Added: len(e.changes.Added), Updated: len(e.changes.Changed), Removed: len(e.changes.Removed)}, nil
 }
 
 // cutOff are the open connections whose source passes by the one set and no

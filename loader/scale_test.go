@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,5 +119,30 @@ func BenchmarkPolicy(b *testing.B) {
 				step("reindex", func() error { _, err := f.Indexed(); return err })
 			}
 		})
+	}
+}
+
+// Replace takes a policy's place whole, with its hits, though little differs.
+func TestReplaceKeepsHits(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, rule.Limits{})
+	e.Listen("192.0.2.1:25")
+	if !reached(t, e.peer, "192.0.2.2", "192.0.2.1:25") {
+		t.Fatal("the allowed source was refused")
+	}
+	steps := []rule.Step{{Ports: [8]uint64{100, 100, 100}}}
+	if _, err := e.filter.Replace(rule.Policy{
+		Ports:      []rule.Port{{Number: 25, Default: rule.Drop}, {Number: 465, Default: rule.Drop}, {Number: 587, Default: rule.Drop}},
+		IPv6Prefix: 64,
+		Entries:    slices.Values([]rule.Entry{{ID: 100, Verdict: rule.Pass}}),
+		Rules:      slices.Values([]rule.Rule{{Prefix: netip.MustParsePrefix("192.0.2.2/31"), Steps: steps}}),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if hits, err := e.filter.Hits(); err != nil || hits[100].Count != 1 {
+		t.Errorf("hits after the replacement: %+v, %v", hits, err)
+	}
+	if !reached(t, e.peer, "192.0.2.3", "192.0.2.1:25") {
+		t.Error("the source that the new policy allows was refused")
 	}
 }

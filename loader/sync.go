@@ -29,7 +29,14 @@ const replaceAbove = 10_000
 // reads the maps first, so it also mends what somebody changed behind the
 // agent's back. Additions come before removals; where ports change, or much
 // else, the whole policy changes for all packets at once.
-func (f *Filter) Sync(pol rule.Policy) (Change, error) {
+func (f *Filter) Sync(pol rule.Policy) (Change, error) { return f.sync(pol, false) }
+
+// Replace is Sync for all packets at once, however little changes: whatever
+// ends this process, the kernel has the old policy or the new one. It counts
+// every rule as added.
+func (f *Filter) Replace(pol rule.Policy) (Change, error) { return f.sync(pol, true) }
+
+func (f *Filter) sync(pol rule.Policy, whole bool) (Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(pol.Ports) > rule.MaxPorts {
@@ -49,7 +56,7 @@ func (f *Filter) Sync(pol rule.Policy) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	if h == nil || cfg != now {
+	if h == nil || cfg != now || whole {
 		return f.replace(pol, cfg, h, st)
 	}
 	defer h.close()
