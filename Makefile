@@ -20,7 +20,8 @@ demo: build ## the whole story on three hosts made of namespaces (root; HOLD=1 k
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/demo ./test/demo
 	$(SUDO) $(BUILD)/demo $(if $(HOLD),-hold)
 
-test: ## every test, with the race detector (root, by sudo where need be)
+test: ## every test, with the race detector (root; installs the tools that they run)
+	test/tools.sh
 	$(GO) test $(RACE) $(if $(SUDO),-exec "$(SUDO) -E") -timeout 15m $(TESTS)
 
 bench: ## the filter beside nftables and iptables, under a flood (root; ARGS="-quick", "-write" for docs/)
