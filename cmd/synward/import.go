@@ -74,11 +74,9 @@ func policyImport(c *cli.Context, s streams) error {
 
 // progress is a bar on a terminal, and nothing elsewhere.
 func progress(w io.Writer, total int64, what string) *progressbar.ProgressBar {
-	if !isTerminal(w) {
-		w = io.Discard
-	}
 	return progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(what),
-		progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+		progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetVisibility(isTerminal(w)), progressbar.OptionSetSpinnerChangeInterval(0)) // 0: no goroutine of its own, which races
 }
 
 // spin shows that something is under way, of which nobody knows how long it
