@@ -54,7 +54,7 @@ for series; do
 	fi
 	packages=("$image")
 	if apt-cache show "linux-binary-$release" >/dev/null 2>&1; then # split since 7.2
-		packages=("linux-binary-$release" "linux-modules-$release")
+		packages=("linux-base-$release" "linux-binary-$release" "linux-modules-$release")
 	fi
 	rm -rf "$to" "$dir/.debs"
 	mkdir -p "$to" "$dir/.debs"
