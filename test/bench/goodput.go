@@ -133,8 +133,9 @@ func (b *bench) goodput(players []*contender) map[cell][]outcome {
 	return got
 }
 
-// settle is how long a flood goes on before connections are counted.
-const settle = 500 * time.Millisecond
+// settle is how long a flood goes on before connections are counted: the smaller
+// one fills the kernel's table of connections (262,144) in this time.
+const settle = 1500 * time.Millisecond
 
 // connect runs the client under a load.
 func (b *bench) connect(at cell) (o outcome, err error) {
