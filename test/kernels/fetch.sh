@@ -12,7 +12,8 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r $keys ] || { echo "no $keys: install debian-archive-keyring" >&2; exit 1; }
 # the mirror that this machine uses, where it is a Debian
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m1 '/debian/$' || true)
-mirror=${mirror:-http://deb.debian.org/debian/}
+mirror=${mirror:-${DEBIAN_MIRROR:-}}
+[ -n "$mirror" ] || { echo "no Debian mirror in apt's sources: set DEBIAN_MIRROR" >&2; exit 1; }
 mirror=${mirror%/}
 
 suites() {
