@@ -51,7 +51,7 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "short: 3 rounds of packets, 1 of connections")
 	flag.StringVar(&o.json, "json", "", "file for the numbers")
 	flag.StringVar(&o.svg, "svg", "", "file for a plot")
-	flag.BoolVar(&o.write, "write", false, "write docs/performance.json and docs/performance.svg")
+	flag.BoolVar(&o.write, "write", false, "write docs/performance.json and docs/performance.svg, and the table in docs/performance.md")
 	as := flag.String("as", "", "used by the program itself: server or client")
 	span := flag.Duration("for", 0, "used by the program itself: how long the client runs")
 	flag.Parse()

@@ -242,7 +242,30 @@ func (r *report) write(o options) error {
 	if o.svg != "" {
 		errs = append(errs, replaceFile(o.svg, []byte(r.plot())))
 	}
+	if o.write {
+		errs = append(errs, r.writeDocs("docs/performance.md"))
+	}
 	return errors.Join(errs...)
+}
+
+// The part of docs/performance.md that is the last run's table.
+const (
+	docsBegin = "<!-- make bench -->\n"
+	docsEnd   = "<!-- /make bench -->\n"
+)
+
+// writeDocs puts the table into its place in a page.
+func (r *report) writeDocs(path string) error {
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("write the table: %w", err)
+	}
+	before, rest, ok := strings.Cut(string(page), docsBegin)
+	_, after, ended := strings.Cut(rest, docsEnd)
+	if !ok || !ended {
+		return fmt.Errorf("write the table: %s has no place marked for it", path)
+	}
+	return replaceFile(path, []byte(before+docsBegin+r.table()+docsEnd+after))
 }
 
 // label is a contender's name with the size of its policy.
