@@ -125,12 +125,7 @@ func TestCountSurvivesTheAgent(t *testing.T) {
 		t.Errorf("%d connections came through with nobody there, want 3", len(during))
 	}
 	closeAll(before[:4])
-	f, err := loader.Open(loader.Options{PinDir: e.filter.Dir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	e.filter = f
+	e.reopen(t)
 	closeAll(before[4:])
 	closeAll(during)
 	s.closeAll()
@@ -150,13 +145,8 @@ func TestLostLedgerIsRebuilt(t *testing.T) {
 	}
 	closeAll(alive[:2]) // nobody counts this
 	time.Sleep(50 * time.Millisecond)
-	f, err := loader.Open(loader.Options{PinDir: e.filter.Dir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	e.filter = f
-	e.Do(func() error { _, err := f.Attach("eth0", loader.Native); return err })
+	e.reopen(t)
+	e.Do(func() error { _, err := e.filter.Attach("eth0", loader.Native); return err })
 	if open, _ := e.open(t, "192.0.2.2"); open != e.sockets(t, "192.0.2.2") {
 		t.Errorf("%d counted, the kernel has %d sockets", open, e.sockets(t, "192.0.2.2"))
 	}
@@ -194,15 +184,9 @@ func TestChurn(t *testing.T) {
 		})
 	}
 	for range 3 {
-		dir := e.filter.Dir()
 		e.filter.Close()
-		f, err := loader.Open(loader.Options{PinDir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { f.Close() })
-		e.filter = f
-		e.Do(func() error { _, err := f.Attach("eth0", loader.Native); return err })
+		e.reopen(t)
+		e.Do(func() error { _, err := e.filter.Attach("eth0", loader.Native); return err })
 		time.Sleep(100 * time.Millisecond)
 	}
 	wg.Wait()

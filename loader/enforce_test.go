@@ -39,6 +39,17 @@ func newEdge(t *testing.T, limits rule.Limits) *edge {
 	return e
 }
 
+// reopen is a new agent on the pins that the last one left.
+func (e *edge) reopen(t *testing.T) {
+	t.Helper()
+	f, err := loader.Open(loader.Options{PinDir: e.filter.Dir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	e.filter = f
+}
+
 func (e *edge) sync(t *testing.T, limits rule.Limits, prefixes ...string) loader.Change {
 	t.Helper()
 	var entries []rule.Entry
@@ -150,7 +161,6 @@ func TestEnforcesWithNobodyThere(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, rule.Limits{})
 	e.Listen("192.0.2.1:25")
-	dir := e.filter.Dir()
 	if err := e.filter.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -160,14 +170,9 @@ func TestEnforcesWithNobodyThere(t *testing.T) {
 	if !reached(t, e.peer, "192.0.2.2", "192.0.2.1:25") {
 		t.Error("the allowed source was refused while nobody held the filter")
 	}
-	f, err := loader.Open(loader.Options{PinDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	e.filter = f
+	e.reopen(t)
 	e.Do(func() error {
-		at, err := f.Attachments()
+		at, err := e.filter.Attachments()
 		if err == nil && (len(at) != 1 || at[0].Interface != "eth0" || at[0].Mode != loader.Native) {
 			t.Errorf("attachments after re-opening: %+v", at)
 		}

@@ -60,7 +60,10 @@ func Open(o Options) (*Filter, error) {
 	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11
 		return nil, fmt.Errorf("raise the memlock limit: %w", err)
 	}
-	f := &Filter{dir: pinDir(o.PinDir), log: o.Log}
+	f, err := newFilter(o.PinDir, o.Log)
+	if err != nil {
+		return nil, err
+	}
 	unlock, err := f.dir.lock()
 	if err != nil {
 		return nil, err
@@ -80,7 +83,10 @@ func Open(o Options) (*Filter, error) {
 // must work while the agent is down. The error wraps ErrNotLoaded where nothing
 // is pinned.
 func View(dir string) (*Filter, error) {
-	f := &Filter{dir: pinDir(dir), log: slog.New(slog.DiscardHandler)}
+	f, err := newFilter(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
 	if !f.dir.loaded() {
 		return nil, fmt.Errorf("%w in %s", ErrNotLoaded, dir)
 	}
@@ -90,12 +96,16 @@ func View(dir string) (*Filter, error) {
 	return f, nil
 }
 
-func (f *Filter) openOrCreate() (err error) {
-	f.spec, err = loadFilter()
+func newFilter(dir string, log *slog.Logger) (*Filter, error) {
+	spec, err := loadFilter()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	adaptSpec(f.spec)
+	adaptSpec(spec)
+	return &Filter{dir: pinDir(dir), log: log, spec: spec}, nil
+}
+
+func (f *Filter) openOrCreate() error {
 	if !f.dir.loaded() {
 		return f.create()
 	}
@@ -121,14 +131,6 @@ func (f *Filter) create() error {
 
 // open takes up what is pinned, and refuses what this build cannot read.
 func (f *Filter) open() error {
-	if f.spec == nil {
-		spec, err := loadFilter()
-		if err != nil {
-			return err
-		}
-		adaptSpec(spec)
-		f.spec = spec
-	}
 	for name, target := range f.mapFields() {
 		m, err := ebpf.LoadPinnedMap(f.dir.object(name), nil)
 		if err != nil {

@@ -23,25 +23,26 @@ type half struct {
 	v4, v6, rules, entries, hits *ebpf.Map
 }
 
-// slots lists the half's inner maps with the outer maps that hold them.
-func (f *Filter) slots(h *half) []struct {
+// part is one inner map of a half, and the outer map that holds it.
+type part struct {
+	name  string // of the outer map
 	outer *ebpf.Map
 	inner **ebpf.Map
-} {
-	return []struct {
-		outer *ebpf.Map
-		inner **ebpf.Map
-	}{
-		{f.maps.Prefixes4, &h.v4}, {f.maps.Prefixes6, &h.v6},
-		{f.maps.Rules, &h.rules}, {f.maps.Entries, &h.entries}, {f.maps.Hits, &h.hits},
+}
+
+func (f *Filter) parts(h *half) []part {
+	return []part{
+		{filterMapPrefixes4, f.maps.Prefixes4, &h.v4}, {filterMapPrefixes6, f.maps.Prefixes6, &h.v6},
+		{filterMapRules, f.maps.Rules, &h.rules}, {filterMapEntries, f.maps.Entries, &h.entries},
+		{filterMapHits, f.maps.Hits, &h.hits},
 	}
 }
 
 // openHalf takes up the inner maps of a half; nil where it was never built.
 func (f *Filter) openHalf(index uint32) (*half, error) {
 	h := &half{index: index}
-	for _, s := range f.slots(h) {
-		err := s.outer.Lookup(index, s.inner)
+	for _, p := range f.parts(h) {
+		err := p.outer.Lookup(index, p.inner)
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			h.close()
 			return nil, nil
@@ -58,23 +59,19 @@ func (f *Filter) openHalf(index uint32) (*half, error) {
 // are nobody's until install.
 func (f *Filter) newHalf(index uint32, rules, entries int) (*half, error) {
 	h := &half{index: index}
-	sizes := map[*ebpf.Map]int{
-		f.maps.Prefixes4: trieLimit, f.maps.Prefixes6: trieLimit,
-		f.maps.Rules: rules, f.maps.Entries: entries, f.maps.Hits: entries,
+	size := map[string]int{
+		filterMapPrefixes4: trieLimit, filterMapPrefixes6: trieLimit,
+		filterMapRules: rules, filterMapEntries: entries, filterMapHits: entries,
 	}
-	inner := map[*ebpf.Map]string{
-		f.maps.Prefixes4: filterMapPrefixes4, f.maps.Prefixes6: filterMapPrefixes6,
-		f.maps.Rules: filterMapRules, f.maps.Entries: filterMapEntries, f.maps.Hits: filterMapHits,
-	}
-	for _, s := range f.slots(h) {
-		spec := f.spec.Maps[inner[s.outer]].InnerMap.Copy()
-		spec.MaxEntries = uint32(sizes[s.outer])
+	for _, p := range f.parts(h) {
+		spec := f.spec.Maps[p.name].InnerMap.Copy()
+		spec.MaxEntries = uint32(size[p.name])
 		m, err := ebpf.NewMap(spec)
 		if err != nil {
 			h.close()
 			return nil, fmt.Errorf("make room for %d rules: %w", rules, err)
 		}
-		*s.inner = m
+		*p.inner = m
 	}
 	return h, nil
 }
@@ -82,8 +79,8 @@ func (f *Filter) newHalf(index uint32, rules, entries int) (*half, error) {
 // install puts the half's maps where packets would look for them. The kernel
 // waits for a grace period with each (maybe_wait_bpf_programs, Linux 5.0).
 func (f *Filter) install(h *half) error {
-	for _, s := range f.slots(h) {
-		if err := s.outer.Put(h.index, *s.inner); err != nil {
+	for _, p := range f.parts(h) {
+		if err := p.outer.Put(h.index, *p.inner); err != nil {
 			return fmt.Errorf("install half %d: %w", h.index, err)
 		}
 	}
@@ -100,6 +97,9 @@ func (f *Filter) awaitPackets(h *half) error {
 }
 
 func (h *half) close() {
+	if h == nil {
+		return
+	}
 	for _, m := range []*ebpf.Map{h.v4, h.v6, h.rules, h.entries, h.hits} {
 		if m != nil {
 			m.Close()

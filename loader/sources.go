@@ -21,11 +21,7 @@ type Source struct {
 
 // Sources lists the sources that have or lately had connections.
 func (f *Filter) Sources() ([]Source, error) {
-	st, err := f.state()
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := f.config(st.half())
+	_, cfg, err := f.inForce()
 	if err != nil {
 		return nil, err
 	}

@@ -27,11 +27,7 @@ const slotsPerReason = rule.MaxPorts + 1
 // Counters reads the counters, summed over the CPUs, those that are not zero,
 // by reason and port.
 func (f *Filter) Counters() ([]Counter, error) {
-	st, err := f.state()
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := f.config(st.half())
+	_, cfg, err := f.inForce()
 	if err != nil {
 		return nil, err
 	}

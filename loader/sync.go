@@ -43,11 +43,7 @@ func (f *Filter) sync(pol rule.Policy, whole bool) (Change, error) {
 		return Change{}, fmt.Errorf("%d ports: there is room for %d", len(pol.Ports), rule.MaxPorts)
 	}
 	f.readClock()
-	st, err := f.state()
-	if err != nil {
-		return Change{}, err
-	}
-	now, err := f.config(st.half())
+	st, now, err := f.inForce()
 	if err != nil {
 		return Change{}, err
 	}
@@ -56,10 +52,10 @@ func (f *Filter) sync(pol rule.Policy, whole bool) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
+	defer h.close()
 	if h == nil || cfg != now || whole {
 		return f.replace(pol, cfg, h, st)
 	}
-	defer h.close()
 	f.table = nil // until it is known to be what the kernel has
 	t, err := h.table(f.offset)
 	if err != nil {
@@ -252,7 +248,6 @@ func (f *Filter) retire(old, now *half) error {
 	if old == nil {
 		return nil
 	}
-	defer old.close()
 	if err := f.awaitPackets(now); err != nil {
 		return err
 	}
@@ -309,6 +304,16 @@ func (h *half) remove(p netip.Prefix) error {
 		return nil
 	}
 	return err
+}
+
+// inForce is the state, and the settings of the half that it names.
+func (f *Filter) inForce() (filterState, filterConfig, error) {
+	st, err := f.state()
+	if err != nil {
+		return st, filterConfig{}, err
+	}
+	cfg, err := f.config(st.half())
+	return st, cfg, err
 }
 
 func (f *Filter) config(half uint32) (filterConfig, error) {

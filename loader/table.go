@@ -120,7 +120,6 @@ func (e *edit) setEntry(r rule.Entry) error {
 		}
 		e.slotOf[r.ID] = slot
 		e.newEntries[slot] = true
-		delete(e.idle, slot)
 	}
 	if e.entries[slot] != k {
 		if !e.newEntries[slot] {

@@ -22,16 +22,15 @@ import (
 // older version's would, with maps of the same layout.
 func openOlder(t *testing.T, dir string) *Filter {
 	t.Helper()
-	f := &Filter{dir: pinDir(dir), log: slog.New(slog.DiscardHandler)}
+	f, err := newFilter(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
 	unlock, err := f.dir.lock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.closers = append(f.closers, unlock)
-	if f.spec, err = loadFilter(); err != nil {
-		t.Fatal(err)
-	}
-	adaptSpec(f.spec)
 	prog := f.spec.Programs[filterProgSynward]
 	head := asm.Mov.Imm(asm.R0, 0).WithMetadata(prog.Instructions[0].Metadata)
 	prog.Instructions[0].Metadata = asm.Metadata{}
