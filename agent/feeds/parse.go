@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/synward/synward/agent/policy"
@@ -75,7 +74,7 @@ func Parse(r io.Reader, most int) (List, error) {
 	if bad > maxShown {
 		l.Notes = append(l.Notes, fmt.Sprintf("%d more lines left out", bad-maxShown))
 	}
-	l.Prefixes = compact(l.Prefixes)
+	l.Prefixes = policy.Compact(l.Prefixes)
 	return l, nil
 }
 
@@ -115,21 +114,4 @@ func jsonEntry(line string) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// compact sorts prefixes and drops those that another contains.
-func compact(ps []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(ps, func(a, b netip.Prefix) int {
-		if c := a.Addr().Compare(b.Addr()); c != 0 {
-			return c
-		}
-		return a.Bits() - b.Bits()
-	})
-	out := ps[:0]
-	for _, p := range ps {
-		if last := len(out) - 1; last < 0 || out[last].Bits() > p.Bits() || !out[last].Contains(p.Addr()) {
-			out = append(out, p)
-		}
-	}
-	return out
 }

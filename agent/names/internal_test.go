@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/synward/synward/agent/policy"
 )
 
 // minus, address by address, over a small space.
@@ -23,7 +25,7 @@ func TestMinusIsSetDifference(t *testing.T) {
 	for round := range 300 {
 		from, holes := prefixes(1+rnd.IntN(5)), prefixes(rnd.IntN(6))
 		left := from.minus(holes)
-		small := compact(slices.Clone(left))
+		small := policy.Compact(slices.Clone(left))
 		for i := range 256 {
 			a := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
 			want := has(from, a) && !has(holes, a)

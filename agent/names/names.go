@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -59,25 +58,8 @@ func (r *Resolver) host(ctx context.Context, name string) (Result, error) {
 		}
 		res.Prefixes = append(res.Prefixes, netip.PrefixFrom(a, a.BitLen()))
 	}
-	res.Prefixes = compact(res.Prefixes)
+	res.Prefixes = policy.Compact(res.Prefixes)
 	return res, nil
-}
-
-// compact sorts prefixes and drops those that another contains.
-func compact(ps []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(ps, func(a, b netip.Prefix) int {
-		if c := a.Addr().Compare(b.Addr()); c != 0 {
-			return c
-		}
-		return a.Bits() - b.Bits()
-	})
-	out := ps[:0]
-	for _, p := range ps {
-		if len(out) == 0 || !contains(out[len(out)-1], p) {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 func contains(outer, p netip.Prefix) bool {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/synward/synward/agent/policy"
 )
 
 // The limits of RFC 7208 4.6.4.
@@ -43,7 +45,7 @@ func (r *Resolver) spf(ctx context.Context, domain string) (Result, error) {
 		return Result{}, err
 	}
 	slices.Sort(w.notes)
-	return Result{Prefixes: compact(pass), TTL: w.ttl, Notes: slices.Compact(w.notes)}, nil
+	return Result{Prefixes: policy.Compact(pass), TTL: w.ttl, Notes: slices.Compact(w.notes)}, nil
 }
 
 // domain gives the sources that a domain's record passes. A term's sources

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -121,4 +122,18 @@ func ParseTTL(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("time to live %q: at least 1s, at most 100 years; leave it out for ever", s)
 	}
 	return d, nil
+}
+
+// Compact sorts prefixes, in place, and drops those that another contains.
+func Compact(ps []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(ps, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	out := ps[:0]
+	for _, p := range ps {
+		if last := len(out) - 1; last < 0 || out[last].Bits() > p.Bits() || !out[last].Contains(p.Addr()) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
