@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
@@ -35,12 +34,7 @@ func eventsCommand(s streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			q := url.Values{}
-			for _, name := range []string{"since", "until", "source", "reason", "port"} {
-				if c.IsSet(name) {
-					q.Set(name, c.String(name))
-				}
-			}
+			q := queryOf(c, "since", "until", "source", "reason", "port")
 			if c.Bool("follow") {
 				q.Set("follow", "1")
 			}

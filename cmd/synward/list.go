@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -31,12 +30,8 @@ func listCommand(s streams, action policy.Action) *cli.Command {
 			if err != nil {
 				return err
 			}
-			q := url.Values{"action": {string(action)}}
-			for _, name := range []string{"covering", "within"} {
-				if c.IsSet(name) {
-					q.Set(name, c.String(name))
-				}
-			}
+			q := queryOf(c, "covering", "within")
+			q.Set("action", string(action))
 			if c.Bool("expired") {
 				q.Set("expired", "1")
 			}

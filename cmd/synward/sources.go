@@ -22,14 +22,19 @@ func askFor(c *cli.Context, path string, out any, flags ...string) error {
 	if err != nil {
 		return err
 	}
+	_, err = cl.Do(c.Context, http.MethodGet, path+"?"+queryOf(c, flags...).Encode(), nil, out, nil)
+	return err
+}
+
+// queryOf holds those of the flags that are set.
+func queryOf(c *cli.Context, flags ...string) url.Values {
 	q := url.Values{}
 	for _, name := range flags {
 		if c.IsSet(name) {
 			q.Set(name, c.String(name))
 		}
 	}
-	_, err = cl.Do(c.Context, http.MethodGet, path+"?"+q.Encode(), nil, out, nil)
-	return err
+	return q
 }
 
 func sourcesCommand(s streams) *cli.Command {
