@@ -88,9 +88,9 @@ func (a *attempt) group(ctx, hard context.Context, g group) error {
 		}
 		h := a.e.hop(hop)
 		now := a.e.opt.Now()
-		if pause := h.crowded(now); pause > 0 { // no reason to trouble a backup
-			a.busy = true
-			a.wait(now.Add(pause))
+		if h.line.full(a.it.ID) { // no reason to trouble a backup
+			a.busy = append(a.busy, h)
+			a.wait(now.Add(parkTime))
 			break
 		}
 		p, again, why := h.admit(now, a.it.Forced, a.s.Hop)
@@ -255,9 +255,21 @@ func (a *attempt) wait(t time.Time) {
 
 // postpone puts off what is left, or gives it up where it has waited too long.
 func (a *attempt) postpone() error {
+	err := a.putOff()
+	if err != nil || a.gone {
+		return err
+	}
+	for _, h := range a.busy {
+		h.line.park(a.it.ID)
+		h.line.call(false, a.e.opt.Queue.Ready) // room may have come up meanwhile, and nobody left to say so
+	}
+	return nil
+}
+
+func (a *attempt) putOff() error {
 	now := a.e.opt.Now()
 	if len(a.last) == 0 { // the engine is ending, or the hop has its hands full
-		if !a.busy {
+		if len(a.busy) == 0 {
 			a.again = now
 		}
 		return a.e.opt.Queue.Postpone(a.it.ID, a.again, "")

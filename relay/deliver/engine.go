@@ -100,6 +100,7 @@ func New(o Options) *Engine {
 func (e *Engine) Configure(s Settings) {
 	s = s.withDefaults()
 	e.settings.Store(&s)
+	e.eachHop(func(h *hopState) { h.line.call(true, e.opt.Queue.Ready) }) // there may be another way
 }
 
 // Run delivers until ctx ends (nil) or the queue fails (its error).
@@ -174,11 +175,11 @@ type attempt struct {
 	left  []int
 	last  map[int]answer // the newest answer for those who are left
 	hopOf map[int]string
-	head  []byte    // goes before the message
-	again time.Time // the earliest time that a hop may be up
-	tried bool      // a next hop was asked, or dialled
-	busy  bool      // a hop has too many waiting already
-	gone  bool      // nothing is left, or the item was taken away
+	head  []byte      // goes before the message
+	again time.Time   // the earliest time that a hop may be up
+	tried bool        // a next hop was asked, or dialled
+	busy  []*hopState // have too many waiting already
+	gone  bool        // nothing is left, or the item was taken away
 }
 
 // handle makes one attempt at an item and books what it brought.
@@ -206,8 +207,8 @@ func (e *Engine) handle(ctx, hard context.Context, it queue.Item) error {
 // place waits until h and the engine have a connection to spare. The error is
 // ctx's: nothing was begun then.
 func (a *attempt) place(ctx context.Context, h *hopState) (leave func(), err error) {
-	h.waiting.Add(1)
-	defer h.waiting.Add(-1)
+	h.line.enter()
+	defer h.line.leave()
 	select {
 	case h.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -219,13 +220,16 @@ func (a *attempt) place(ctx context.Context, h *hopState) (leave func(), err err
 		<-h.slots
 		return nil, ctx.Err()
 	}
-	return func() { <-a.e.conns; <-h.slots }, nil
+	return func() {
+		<-a.e.conns
+		<-h.slots
+		h.line.call(false, a.e.opt.Queue.Ready)
+	}, nil
 }
 
 // transact makes one transaction on a pooled or new connection. connected is
 // false where the hop could not be reached: then again says when it may be.
 func (a *attempt) transact(hard context.Context, h *hopState, rcpts []int) (list []answer, connected bool, err error) {
-	defer h.took(a.e.opt.Now(), a.e.opt.Now)
 	c := h.take()
 	for {
 		if c == nil {

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -55,6 +56,44 @@ func TestSlowHopHoldsNobodyElseUp(t *testing.T) {
 	}
 	if n := len(r.outcomes(Deferred)); n != 0 {
 		t.Errorf("%d are called deferred that only waited their turn", n)
+	}
+}
+
+// TestHopThatWasSlowGetsAllAtOnce: what was put off while a hop had its hands
+// full leaves as soon as it has not.
+func TestHopThatWasSlowGetsAllAtOnce(t *testing.T) {
+	var slow atomic.Bool
+	slow.Store(true)
+	step := make(chan struct{})
+	s := newSink(t, func(s *sink) {
+		s.answer = func(_ *talk, line string) string {
+			if line == "." && slow.Load() {
+				<-step
+			}
+			return ""
+		}
+	})
+	r := newRig(t, Settings{MaxConns: 2, Router: SmartHosts{s.hop(Required)}}, nil)
+	const many = 3 * maxWaiting
+	for range many {
+		r.add("alice@example.net", text, "b@example.org")
+	}
+	for range 3 { // it takes its time over the first ones
+		time.Sleep(300 * time.Millisecond)
+		step <- struct{}{}
+	}
+	for range many {
+		r.add("alice@example.net", text, "b@example.org")
+	}
+	eventually(t, "the last items to be put off", func() bool {
+		all := r.q.List()
+		return all[len(all)-1].Next.After(time.Now())
+	})
+	slow.Store(false)
+	close(step)
+	r.empty()
+	if n := len(s.mails()); n != 2*many {
+		t.Errorf("%d of %d arrived", n, 2*many)
 	}
 }
 

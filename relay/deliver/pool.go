@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -21,10 +20,8 @@ type hopState struct {
 	probing bool
 	cause   string
 	seen    time.Time
-	lasts   time.Duration // a transaction, on average
-	turn    time.Time     // when the last of those that were sent away comes back
 
-	waiting atomic.Int64 // items that want a connection
+	line line // those who want a connection
 }
 
 const (
@@ -67,46 +64,6 @@ func (h *hopState) later(now time.Time, b Backoff) (again time.Time, why string)
 		again = h.until
 	}
 	return again.Add(time.Second/10 + rand.N(b.after(h.fails)/4+1)), "next hop is down: " + h.cause
-}
-
-// maxWaiting is how many items wait at a hop for a connection. The rest waits
-// in the queue.
-const maxWaiting = 256
-
-// maxTurn bounds for how long an item is sent away.
-const maxTurn = 30 * time.Second
-
-// crowded says how long an item should stay away from a hop that has enough
-// waiting; 0: it may come.
-func (h *hopState) crowded(now time.Time) time.Duration {
-	n := h.waiting.Load()
-	if n < maxWaiting {
-		return 0
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	// They come back one by one, as fast as the hop has been taking messages,
-	// so that many thousands cost no more than few.
-	if h.turn.Before(now) {
-		h.turn = now
-	}
-	h.turn = h.turn.Add(max(h.lasts/time.Duration(cap(h.slots)), 200*time.Microsecond))
-	if last := now.Add(maxTurn); h.turn.After(last) {
-		return maxTurn/2 + rand.N(maxTurn/2)
-	}
-	return 20*time.Millisecond + h.turn.Sub(now)
-}
-
-// took books how long a transaction that began at then has taken.
-func (h *hopState) took(then time.Time, now func() time.Time) {
-	d := now().Sub(then)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if d < h.lasts { // it has become fast: nobody should stay away for long
-		h.lasts = (h.lasts + d) / 2
-	} else {
-		h.lasts += (d - h.lasts) / 8
-	}
 }
 
 // stillUp is admit for one that was let in and had to wait: the hop may have
@@ -185,7 +142,7 @@ func (e *Engine) hop(h Hop) *hopState {
 	defer e.mu.Unlock()
 	s := e.hops[h]
 	if s == nil {
-		s = &hopState{hop: h, slots: make(chan struct{}, e.settings.Load().MaxConns)}
+		s = &hopState{hop: h, line: newLine(), slots: make(chan struct{}, e.settings.Load().MaxConns)}
 		e.hops[h] = s
 	}
 	return s

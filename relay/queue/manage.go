@@ -144,6 +144,22 @@ func (q *Queue) Retry(id string) error {
 	return nil
 }
 
+// Ready makes an item due now that was put off, without an operator's force. It
+// says whether Next will hand it out.
+func (q *Queue) Ready(id string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e, err := q.find(id)
+	if err != nil || e.inFlight || e.st.Held {
+		return false
+	}
+	if now := q.opt.Now(); e.next.After(now) {
+		e.next = now
+		q.schedule(e)
+	}
+	return true
+}
+
 // Hold keeps an item from being tried until Release. An attempt under way ends
 // as it ends. Durable when it returns.
 func (q *Queue) Hold(id string) error { return q.setHeld(id, true) }

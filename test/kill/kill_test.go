@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -21,7 +20,7 @@ func TestKilled(t *testing.T) {
 	l := &load{addr: v.addr, accepted: map[string]bool{}}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	go func() { l.run(ctx, 8); close(ended) }()
+	go func() { l.run(ctx, 16); close(ended) }()
 	type death struct{ begun, done time.Time }
 	var deaths []death
 	for range *rounds {
@@ -37,8 +36,6 @@ func TestKilled(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("%d messages do not leave the queue\n%s", v.waiting(), v.said())
 		}
-		// What was put off as the next hop had its hands full need not wait for its turn.
-		v.ask(http.MethodPost, "/v1/queue/all/retry", nil)
 	}
 	counted := v.counted()
 	v.kill()
