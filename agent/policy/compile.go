@@ -117,15 +117,6 @@ type live struct {
 	expires time.Time
 }
 
-type kind uint8
-
-const (
-	own kind = iota
-	feed
-	learned
-	kinds
-)
-
 func newWalker(ports []rule.Port, now time.Time) *walker {
 	return &walker{ports: ports, now: now}
 }
@@ -175,13 +166,7 @@ func (w *walker) live(n node) []live {
 		if e.Expired(w.now) {
 			continue
 		}
-		l := live{id: it.id, deny: e.Action == Deny, immune: e.Immune, expires: e.Expires}
-		switch e.Origin {
-		case Feed:
-			l.kind = feed
-		case Learned:
-			l.kind = learned
-		}
+		l := live{id: it.id, kind: kindOf(*e), deny: e.Action == Deny, immune: e.Immune, expires: e.Expires}
 		for slot, p := range w.ports {
 			if len(e.Ports) == 0 || slices.Contains(e.Ports, p.Number) {
 				l.slots |= 1 << slot
@@ -246,7 +231,7 @@ func (w *walker) answer(t time.Time) (ports [rule.MaxPorts]uint64, denied uint8)
 		if winner == nil {
 			winner = first[feed][slot]
 		}
-		if l := first[learned][slot]; l != nil && (winner == nil || !winner.deny && !winner.immune) {
+		if l := first[learnedDeny][slot]; l != nil && (winner == nil || !winner.deny && !winner.immune) {
 			winner = l
 		}
 		drop := p.Default == rule.Drop

@@ -28,7 +28,8 @@ type Decision struct {
 // kernel are tested against:
 //
 //  1. The longest prefix wins among the operator's own entries (origins
-//     operator and file) that name the port; on the same prefix, operator.
+//     operator and file, and what he allowed of the learned) that name the
+//     port; on the same prefix in this order.
 //  2. A feed's entry counts only where none of these covers the source on
 //     the port; among feeds the longest prefix wins.
 //  3. A learned deny comes before an allow, unless that is marked immune.
@@ -45,10 +46,10 @@ func Decide(now time.Time, entries []Entry, addr netip.Addr, port rule.Port) Dec
 	}
 	slices.SortStableFunc(chain, precedence)
 
-	var own, feed, learned *Candidate // the first of each kind that counts
+	var mine, feeds, learned *Candidate // the first of each kind that counts
 	for i := range chain {
 		c := &chain[i]
-		first := map[Origin]**Candidate{Operator: &own, File: &own, Feed: &feed, Learned: &learned}[c.Entry.Origin]
+		first := []**Candidate{learnedDeny: &learned, own: &mine, feed: &feeds}[kindOf(c.Entry)]
 		switch {
 		case c.Entry.Expired(now):
 			c.Why = "expired at " + c.Entry.Expires.Format(time.RFC3339)
@@ -61,11 +62,11 @@ func Decide(now time.Time, entries []Entry, addr netip.Addr, port rule.Port) Dec
 		}
 	}
 
-	winner := own
-	if own == nil {
-		winner = feed
-	} else if feed != nil {
-		feed.Why = "an entry of the operator covers the source: " + brief(own.Entry)
+	winner := mine
+	if mine == nil {
+		winner = feeds
+	} else if feeds != nil {
+		feeds.Why = "an entry of the operator covers the source: " + brief(mine.Entry)
 	}
 	if learned != nil {
 		winner = learnedOr(learned, winner)
@@ -95,17 +96,36 @@ func learnedOr(learned, other *Candidate) *Candidate {
 	return learned
 }
 
-// precedence sorts learned entries first, then the operator's own, then
-// feeds'; within a kind the longest prefix, then operator before file, then
-// deny before allow, then the name of the feed or host.
+// kind is what the precedence sorts entries into.
+type kind uint8
+
+// The kinds, in the order in which a chain shows them.
+const (
+	learnedDeny kind = iota
+	own
+	feed
+	kinds
+)
+
+func kindOf(e Entry) kind {
+	switch {
+	case e.Origin == Feed:
+		return feed
+	case e.Own():
+		return own
+	}
+	return learnedDeny
+}
+
+// precedence sorts learned denies first, then the operator's own, then
+// feeds'; within a kind the longest prefix, then operator before file before
+// learned, then deny before allow, then the name of the feed or host.
 func precedence(a, b Candidate) int {
-	kind := map[Origin]int{Learned: 0, Operator: 1, File: 1, Feed: 2}
-	origin := map[Origin]int{Operator: 0, File: 1}
 	action := map[Action]int{Deny: 0, Allow: 1}
 	return cmp.Or(
-		cmp.Compare(kind[a.Entry.Origin], kind[b.Entry.Origin]),
+		cmp.Compare(kindOf(a.Entry), kindOf(b.Entry)),
 		-cmp.Compare(a.Entry.Prefix.Bits(), b.Entry.Prefix.Bits()),
-		cmp.Compare(origin[a.Entry.Origin], origin[b.Entry.Origin]),
+		cmp.Compare(originRank(a.Entry.Origin), originRank(b.Entry.Origin)),
 		cmp.Compare(action[a.Entry.Action], action[b.Entry.Action]),
 		cmp.Compare(a.Entry.Feed, b.Entry.Feed),
 		cmp.Compare(a.Entry.Name, b.Entry.Name),
@@ -118,7 +138,7 @@ func whyBehind(e, first Entry) string {
 	case e.Prefix != first.Prefix:
 		return "a longer prefix comes first: " + brief(first)
 	case e.Origin != first.Origin:
-		return "on the same prefix an operator's entry comes before a file's: " + brief(first)
+		return fmt.Sprintf("on the same prefix an entry of origin %s comes before one of %s: %s", first.Origin, e.Origin, brief(first))
 	case e.Action != first.Action:
 		return "on the same prefix deny comes before allow: " + brief(first)
 	}

@@ -42,7 +42,17 @@ func TestDecide(t *testing.T) {
 		{"on one prefix the operator beats the file", `
 			deny 192.0.2.0/24 origin=file
 			allow 192.0.2.0/24 origin=operator`, "", 25, rule.Pass,
-			[]string{"*allow 192.0.2.0/24: decides", "deny 192.0.2.0/24: on the same prefix an operator's entry comes before a file's: allow 192.0.2.0/24"}},
+			[]string{"*allow 192.0.2.0/24: decides", "deny 192.0.2.0/24: on the same prefix an entry of origin operator comes before one of file: allow 192.0.2.0/24"}},
+		{"a learned allow is the operator's own, and the last of them", `
+			deny 192.0.2.1 origin=feed:spam
+			allow 192.0.2.1 origin=learned
+			deny 192.0.2.1 587 origin=file`, "", 25, rule.Pass,
+			[]string{"deny 192.0.2.1/32: says nothing about port 25", "*allow 192.0.2.1/32: decides",
+				"deny 192.0.2.1/32: an entry of the operator covers the source: allow 192.0.2.1/32"}},
+		{"a learned deny beats a learned allow", `
+			allow 192.0.2.1 origin=learned
+			deny 192.0.2.0/24 origin=learned`, "", 25, rule.Drop,
+			[]string{"*deny 192.0.2.0/24: decides", "allow 192.0.2.1/32: a learned deny comes before an allow: deny 192.0.2.0/24"}},
 		{"on one prefix deny beats allow", `
 			allow 192.0.2.0/24 origin=operator
 			deny 192.0.2.0/24 origin=operator`, "", 25, rule.Drop,

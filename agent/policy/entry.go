@@ -34,8 +34,14 @@ const (
 	Operator Origin = "operator" // by a command
 	File     Origin = "file"     // by a policy file
 	Feed     Origin = "feed"     // by a list that somebody else keeps
-	Learned  Origin = "learned"  // by what a source did here
+	Learned  Origin = "learned"  // by what a source did here, of the agent's proposal
 )
+
+// Own says whether the entry counts among the operator's own: his by command or
+// by file, or an allow that he has taken over from what was learned.
+func (e Entry) Own() bool {
+	return e.Origin == Operator || e.Origin == File || e.Origin == Learned && e.Action == Allow
+}
 
 // Entry is what an operator manages. Its identity is its Key: a second entry
 // with the same one replaces the first. Entries in a Set share their slices

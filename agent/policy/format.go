@@ -14,8 +14,9 @@ import (
 // FormatOptions choose what Format writes.
 type FormatOptions struct {
 	// Origins writes the option origin= with every entry. Without it the text
-	// says nothing of who made an entry, so give it entries of one origin.
-	Origins bool
+	// says of an entry that it is learned, and nothing else of who made it.
+	Origins  bool
+	Subjects []Subject // the names and feeds, after the prefixes
 }
 
 // header is the first line of a policy text. The columns have fixed widths,
@@ -31,7 +32,11 @@ func Format(w io.Writer, entries iter.Seq[Entry], o FormatOptions) error {
 	buf := bufio.NewWriter(w)
 	buf.WriteString(header) // the writer keeps the first error for Flush
 	for _, e := range sorted {
-		buf.WriteString(line(e, o))
+		buf.WriteString(line(e, e.Prefix.String(), options(e, o)))
+		buf.WriteByte('\n')
+	}
+	for _, s := range slices.SortedFunc(slices.Values(o.Subjects), compareSubjects) {
+		buf.WriteString(s.Line())
 		buf.WriteByte('\n')
 	}
 	return buf.Flush()
@@ -40,22 +45,28 @@ func Format(w io.Writer, entries iter.Seq[Entry], o FormatOptions) error {
 // Line is an entry's line in the text form, without the line's end. The name
 // that it comes of stands in a comment.
 func (e Entry) Line() string {
+	text := line(e, e.Prefix.String(), options(e, FormatOptions{}))
 	if e.Name != "" {
-		return line(e, FormatOptions{}) + "  # " + e.Name
+		return text + "  # " + e.Name
 	}
-	return line(e, FormatOptions{})
+	return text
 }
 
-func line(e Entry, o FormatOptions) string {
+// Line is a subject's line in the text form, without the line's end.
+func (s Subject) Line() string {
+	return line(s.Entry, s.Word(), append(subjectOptions(s), options(s.Entry, FormatOptions{})...))
+}
+
+func line(e Entry, word string, options []string) string {
 	var b strings.Builder
 	column := func(width int, s string) {
 		b.WriteString(s)
 		b.WriteString(strings.Repeat(" ", max(width-len(s), 1)))
 	}
 	column(10, string(e.Action))
-	column(18, e.Prefix.String())
+	column(18, word)
 	column(13, joinPorts(e.Ports, ","))
-	for _, option := range options(e, o) {
+	for _, option := range options {
 		b.WriteString(option)
 		b.WriteByte(' ')
 	}
@@ -85,7 +96,7 @@ func options(e Entry, o FormatOptions) (out []string) {
 	if !e.Expires.IsZero() {
 		add("expires", e.Expires.UTC().Format(time.RFC3339))
 	}
-	if o.Origins {
+	if o.Origins || e.Origin == Learned {
 		origin := string(e.Origin)
 		if by := e.Feed + e.Name; by != "" { // never both
 			origin += ":" + by

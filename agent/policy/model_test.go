@@ -91,9 +91,6 @@ func (d *dice) entry() policy.Entry {
 	if e.Origin == policy.Operator {
 		e.Name = []string{"", "", "a.example", "b.example"}[d.n(4)]
 	}
-	if e.Origin == policy.Learned {
-		e.Action = policy.Deny
-	}
 	if d.n(2) == 0 || d.narrow {
 		e.Expires = start.Add(time.Duration(d.n(24)-3) * time.Minute)
 	}

@@ -17,27 +17,43 @@ type ParseOptions struct {
 	Origin Origin    // of the entries
 	Ports  []uint16  // the protected ports; empty = any port will do
 	Now    time.Time // for which entries contradict each other: expired ones do not
-	// Origins also takes the option origin=, and entries that contradict each
+	// Origins also takes every origin=, and entries that contradict each
 	// other: for a text that Format has written of a whole set.
-	Origins bool
+	Origins  bool
+	Subjects bool // also takes lines that name a host, an SPF record or a feed; see Read
+}
+
+// Text is what a policy text says.
+type Text struct {
+	Entries  []Entry // in the text's order
+	Subjects []Subject
+	Warnings []*Problem // what was taken instead of what stands there
 }
 
 // maxLine is the length of a line, in bytes.
 const maxLine = 64 << 10
 
-// Parse reads a policy as text, one entry a line:
+// Parse is Read for a text of prefixes alone.
+func Parse(r io.Reader, o ParseOptions) (entries []Entry, warnings []*Problem, err error) {
+	o.Subjects = false
+	text, err := Read(r, o)
+	return text.Entries, text.Warnings, err
+}
+
+// Read reads a policy as text, one entry a line:
 //
 //	# action  prefix            ports        options
 //	allow     192.0.2.0/24                   max-conns=50 rate=10/s note="Acme office"
 //	allow     2001:db8:7::/48   587,465      expires=2027-01-31T00:00:00Z
 //	deny      192.0.2.66                     note="stolen laptop"
+//	allow     spf:partner.example  25
+//	deny      feed:spam                      url=https://lists.example/spam.txt every=6h
 //
 // Options: max-conns, rate, burst, shared, relay, immune (yes or no), expires
-// (RFC 3339), note. The entries come in the text's order. It is all or
-// nothing: the error is of type Problems where the text is wrong. Warnings
-// name what was taken instead of what stands there.
-func Parse(r io.Reader, o ParseOptions) (entries []Entry, warnings []*Problem, err error) {
-	p := parser{o: o, set: NewSet(), lines: map[uint64]int{}}
+// (RFC 3339), origin (learned alone), note; url and every of a feed. It is all
+// or nothing: the error is of type Problems where the text is wrong.
+func Read(r io.Reader, o ParseOptions) (Text, error) {
+	p := parser{o: o, set: NewSet(), lines: map[uint64]int{}, words: map[string]int{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() && len(p.problems) < maxProblems {
@@ -54,21 +70,21 @@ func Parse(r io.Reader, o ParseOptions) (entries []Entry, warnings []*Problem, e
 		p.line++
 		p.problems = append(p.problems, p.place(&Problem{Col: 1, Msg: fmt.Sprintf("the line is longer than %d bytes", maxLine)}))
 	} else if lines.Err() != nil {
-		return nil, nil, fmt.Errorf("read %s: %w", o.Name, lines.Err())
+		return Text{}, fmt.Errorf("read %s: %w", o.Name, lines.Err())
 	}
 	if len(p.problems) > 0 {
-		return nil, nil, p.problems
+		return Text{}, p.problems
 	}
-	return p.entries, p.warnings, nil
+	return p.text, nil
 }
 
 type parser struct {
 	o        ParseOptions
 	line     int
-	entries  []Entry
+	text     Text
 	set      *Set           // to find contradictions
 	lines    map[uint64]int // of each entry's ID
-	warnings []*Problem
+	words    map[string]int // of each subject
 	problems Problems
 }
 
@@ -90,18 +106,21 @@ func (p *parser) parseLine(text string) *Problem {
 		return &Problem{Col: fields[0].col, Msg: "no prefix after the action: write an address or prefix such as 192.0.2.0/24"}
 	}
 	prefix, rest := fields[1], fields[2:]
+	if s, ok, err := subject(prefix.text); err != nil {
+		return &Problem{Col: prefix.col, Msg: err.Error()}
+	} else if ok {
+		return p.subjectLine(s, e.Action, prefix, rest)
+	}
 	masked, warning, err := ParsePrefix(prefix.text)
 	if err != nil {
 		return &Problem{Col: prefix.col, Msg: err.Error()}
 	}
 	e.Prefix = masked
-	if len(rest) > 0 && !strings.Contains(rest[0].text, "=") {
-		if e.Ports, err = ParsePorts(rest[0].text, p.o.Ports); err != nil {
-			return &Problem{Col: rest[0].col, Msg: err.Error()}
-		}
-		rest = rest[1:]
+	rest, problem = p.ports(&e, rest)
+	if problem == nil {
+		problem = p.options(&e, nil, rest)
 	}
-	if problem := p.options(&e, rest); problem != nil {
+	if problem != nil {
 		return problem
 	}
 	if e, _, err = New(e, p.o.Ports); err == nil {
@@ -111,9 +130,21 @@ func (p *parser) parseLine(text string) *Problem {
 		return &Problem{Col: prefix.col, Msg: err.Error()}
 	}
 	if warning != "" {
-		p.warnings = append(p.warnings, p.place(&Problem{Col: prefix.col, Msg: warning}))
+		p.text.Warnings = append(p.text.Warnings, p.place(&Problem{Col: prefix.col, Msg: warning}))
 	}
 	return nil
+}
+
+// ports takes the ports from what follows the prefix, where they are given.
+func (p *parser) ports(e *Entry, rest []field) (_ []field, problem *Problem) {
+	if len(rest) == 0 || strings.Contains(rest[0].text, "=") {
+		return rest, nil
+	}
+	var err error
+	if e.Ports, err = ParsePorts(rest[0].text, p.o.Ports); err != nil {
+		return nil, &Problem{Col: rest[0].col, Msg: err.Error()}
+	}
+	return rest[1:], nil
 }
 
 // add keeps an entry that goes together with those before it.
@@ -129,26 +160,34 @@ func (p *parser) add(e Entry) error {
 		p.set.Put(e)
 	}
 	p.lines[id] = p.line
-	p.entries = append(p.entries, e)
+	p.text.Entries = append(p.text.Entries, e)
 	return nil
 }
 
-func (p *parser) options(e *Entry, fields []field) *Problem {
+// options reads what an entry, or each of a subject's, is beside its ports.
+func (p *parser) options(e *Entry, s *Subject, fields []field) *Problem {
 	seen := map[string]bool{}
 	for _, f := range fields {
 		key, value, ok := strings.Cut(f.text, "=")
 		if !ok {
 			return &Problem{Col: f.col, Msg: fmt.Sprintf("%q: options are written key=value, text with spaces in double quotes", f.text)}
 		}
-		if !p.knows(key) {
-			return &Problem{Col: f.col, Msg: fmt.Sprintf("option %q: not known; there are %s", key, optionKeys)}
+		isFeeds := s != nil && s.Entry.Feed != "" && slices.Contains(strings.Split(feedKeys, ", "), key)
+		if !isFeeds && !slices.Contains(strings.Split(optionKeys, ", "), key) {
+			return &Problem{Col: f.col, Msg: fmt.Sprintf("option %q: not known; there are %s; of a feed also %s", key, optionKeys, feedKeys)}
 		}
 		if seen[key] {
 			return &Problem{Col: f.col, Msg: fmt.Sprintf("option %s stands on this line twice", key)}
 		}
 		seen[key] = true
 		value, err := unquote(value)
-		if err == nil {
+		switch {
+		case err != nil:
+		case isFeeds:
+			err = feedOption(s, key, value)
+		case key == "origin" && !p.o.Origins && (s != nil || value != string(Learned)):
+			err = fmt.Errorf("%q: a file says origin=learned of a prefix, or nothing", value)
+		default:
 			err = option(e, key, value)
 		}
 		if err != nil {
@@ -159,11 +198,10 @@ func (p *parser) options(e *Entry, fields []field) *Problem {
 }
 
 // optionKeys are the options in the order of Format.
-const optionKeys = "max-conns, rate, burst, shared, relay, immune, expires, note"
-
-func (p *parser) knows(key string) bool {
-	return slices.Contains(strings.Split(optionKeys, ", "), key) || p.o.Origins && key == "origin"
-}
+const (
+	optionKeys = "max-conns, rate, burst, shared, relay, immune, expires, origin, note"
+	feedKeys   = "url, every"
+)
 
 func option(e *Entry, key, value string) (err error) {
 	switch key {

@@ -145,7 +145,6 @@ func TestNew(t *testing.T) {
 		"feed's name":        func(e *policy.Entry) { e.Feed = "spam" },
 		"feed without name":  func(e *policy.Entry) { e.Origin = policy.Feed },
 		"feed of bad name":   func(e *policy.Entry) { e.Origin, e.Feed = policy.Feed, "a b" },
-		"learned allow":      func(e *policy.Entry) { e.Origin = policy.Learned },
 		"port 0":             func(e *policy.Entry) { e.Ports = []uint16{0} },
 		"port not protected": func(e *policy.Entry) { e.Ports = []uint16{26} },
 		"odd rate":           func(e *policy.Entry) { e.Rate = &policy.Rate{N: 1, Period: time.Millisecond} },

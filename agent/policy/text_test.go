@@ -66,7 +66,8 @@ func TestParseBad(t *testing.T) {
 		{"bad option", "allow 192.0.2.1 ttl=24h", `p.txt:1:17: option "ttl": not known; there are max-conns,`},
 		{"bad option word", "allow 192.0.2.1 25 587", `p.txt:1:20: "587": options are written key=value`},
 		{"bad option twice", "allow 192.0.2.1 burst=1 burst=2", "p.txt:1:25: option burst stands on this line twice"},
-		{"bad option origin", "allow 192.0.2.1 origin=operator", `p.txt:1:17: option "origin": not known`},
+		{"bad option origin", "allow 192.0.2.1 origin=operator", `p.txt:1:17: option origin: "operator": a file says origin=learned`},
+		{"bad name here", "allow office.example.org", "p.txt:1:7: office.example.org: only prefixes are taken here"},
 		{"bad rate", "allow 192.0.2.1 rate=10", `p.txt:1:17: option rate: rate "10": say per what: 10/s, 10/m or 10/h`},
 		{"bad rate unit", "allow 192.0.2.1 rate=10/d", "option rate"},
 		{"bad count", "allow 192.0.2.1 max-conns=-1", `p.txt:1:17: option max-conns: "-1"`},
@@ -169,8 +170,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(example)
 	f.Add("deny 192.0.2.66 25,587 note=\"a b\" # c\r\nallow ::1/64 rate=1/h burst=3 expires=2027-01-31T00:00:00.5+01:00")
 	f.Add("allow ::ffff:1.2.3.4/100\n\x00 \"=\"")
+	f.Add(whole)
 	f.Fuzz(func(t *testing.T, text string) {
-		entries, _, err := policy.Parse(strings.NewReader(text), options())
+		read, err := policy.Read(strings.NewReader(text), withSubjects())
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\r\x1b") {
 				t.Fatalf("error is not one plain line: %q", err)
@@ -178,15 +180,25 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		var out bytes.Buffer
-		if err := policy.Format(&out, slices.Values(entries), policy.FormatOptions{}); err != nil {
+		if err := policy.Format(&out, slices.Values(read.Entries), policy.FormatOptions{Subjects: read.Subjects}); err != nil {
 			t.Fatal(err)
 		}
-		again, warnings, err := policy.Parse(&out, options())
-		if err != nil || len(warnings) > 0 {
-			t.Fatalf("what was read as %q and written as %q: %v %v", text, &out, err, warnings)
+		written := out.String()
+		again, err := policy.Read(&out, withSubjects())
+		if err != nil || len(again.Warnings) > 0 {
+			t.Fatalf("what was read as %q and written as %q: %v %v", text, written, err, again.Warnings)
 		}
-		if c := policy.Diff(policy.NewSet(entries...), policy.NewSet(again...)); !c.Empty() {
+		if c := policy.Diff(policy.NewSet(read.Entries...), policy.NewSet(again.Entries...)); !c.Empty() {
 			t.Fatalf("changed on the way: %+v", c)
+		}
+		var lines []string
+		for _, s := range again.Subjects {
+			lines = append(lines, s.Line())
+		}
+		for _, s := range read.Subjects {
+			if !slices.Contains(lines, s.Line()) {
+				t.Fatalf("lost on the way: %s", s.Line())
+			}
 		}
 	})
 }

@@ -87,9 +87,6 @@ func (e Entry) checkOrigin() error {
 	default:
 		return fmt.Errorf("origin %q: write operator, file, feed or learned", e.Origin)
 	}
-	if e.Origin == Learned && e.Action != Deny {
-		return errors.New("a learned entry can only deny")
-	}
 	return nil
 }
 

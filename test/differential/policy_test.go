@@ -68,9 +68,6 @@ func (d dice) entry() policy.Entry {
 	if e.Origin == policy.Feed {
 		e.Feed = pick(d, "a", "b")
 	}
-	if e.Origin == policy.Learned {
-		e.Action = policy.Deny
-	}
 	if e.Action == policy.Allow {
 		e.Immune, e.Shared = d.IntN(4) == 0, d.IntN(4) == 0
 	}
