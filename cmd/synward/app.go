@@ -81,7 +81,7 @@ func newApp(s streams) *cli.App {
 		},
 		Commands: []*cli.Command{
 			agentCommand(s), entryCommand(s, "allow"), entryCommand(s, "deny"), feedCommand(s),
-			explainCommand(s), statusCommand(s), eventsCommand(s), sourcesCommand(s), policyCommand(s), learnCommand(s), reviewCommand(s),
+			explainCommand(s), statusCommand(s), topCommand(s), eventsCommand(s), sourcesCommand(s), policyCommand(s), learnCommand(s), reviewCommand(s),
 			userCommand(s), dkimCommand(s), queueCommand(s), relayCommand(s), configCommand(s), unloadCommand(s),
 			doctorCommand(s), completionCommand(s), completeCommand(s), manCommand(s),
 		},

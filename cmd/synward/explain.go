@@ -83,6 +83,8 @@ func explainOne(c *cli.Context, addr string) (ans control.Explanation, err error
 	return ans, err
 }
 
+var errDisagree = errors.New("THE KERNEL DOES NOT DO WHAT THE POLICY SAYS; restart the agent, and report this as a bug with: synward explain --json")
+
 // showExplanations prints one for each address; in JSON a name has a list.
 func showExplanations(c *cli.Context, s streams, all []control.Explanation) error {
 	agree := true
@@ -103,7 +105,7 @@ func showExplanations(c *cli.Context, s streams, all []control.Explanation) erro
 		err = printJSON(s.out, all[0])
 	}
 	if !agree {
-		err = errors.New("THE KERNEL DOES NOT DO WHAT THE POLICY SAYS; restart the agent, and report this as a bug with: synward explain --json")
+		err = errDisagree
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/synward/synward/test/stage"
+	"github.com/synward/synward/test/terminal"
 )
 
 // block is a fenced block of commands. One that says "stopped" is for a host
@@ -105,9 +106,27 @@ func play(t *testing.T, s *stage.Stage, where string, b block) int {
 			t.Errorf("%s: %s: a console block holds synward commands alone", where, c)
 			continue
 		}
+		if args[1] == "top" {
+			watch(t, s, args[1:])
+			continue
+		}
 		if r := s.Run("", args[1:]...); r.Code != 0 {
 			t.Errorf("%s: %s: exit status %d\n%s%s", where, c, r.Code, r.Out, r.Err)
 		}
 	}
 	return len(b.commands)
+}
+
+// watch runs the live view on a terminal until it shows the filter, then ends it.
+func watch(t *testing.T, s *stage.Stage, args []string) {
+	t.Helper()
+	x := terminal.New(t, 80, 24)
+	cmd := s.Command(t.Context(), args...)
+	x.Start(cmd)
+	x.AwaitText("loaded, enforcing")
+	x.AwaitText("queue")
+	x.Type("q")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("synward %s: %v\n%s", strings.Join(args, " "), err, x.Raw())
+	}
 }

@@ -26,6 +26,12 @@ func (s *Stage) Run(input string, args ...string) Result {
 	return s.Raw(input, append([]string{"--config", s.Config()}, args...)...)
 }
 
+// Command is the command line on the edge with the edge's configuration, to be
+// started by the caller.
+func (s *Stage) Command(ctx context.Context, args ...string) *exec.Cmd {
+	return s.Edge.Command(ctx, filepath.Join(s.bin, "synward"), append([]string{"--config", s.Config()}, args...)...)
+}
+
 // Raw is Run without the configuration.
 func (s *Stage) Raw(input string, args ...string) Result {
 	ctx, stop := context.WithTimeout(context.Background(), patience)
