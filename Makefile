@@ -38,6 +38,7 @@ test-kernels: ## the loader's tests on other kernels, in QEMU (root; KERNELS="6.
 	CGO_ENABLED=0 GOARCH=amd64 $(GO) build -trimpath -o $(BUILD)/kernels-bin/ ./test/kernels ./test/kernels/guest
 	CGO_ENABLED=0 GOARCH=amd64 $(GO) test -trimpath -c -o $(BUILD)/kernels-bin/loader.test ./loader
 	CGO_ENABLED=0 GOARCH=amd64 $(GO) test -trimpath -c -o $(BUILD)/kernels-bin/nic.test ./test/kernels/nic
+	CGO_ENABLED=0 GOARCH=amd64 $(GO) test -trimpath -c -o $(BUILD)/kernels-bin/interfaces.test ./test/interfaces
 	$(SUDO) $(BUILD)/kernels-bin/kernels -kernels $(BUILD)/kernels -bin $(BUILD)/kernels-bin $(ARGS) $(KERNELS)
 
 fuzz: ## a long run of the datapath against its model: FUZZ_ROUNDS policies, 2,000 frames each

@@ -104,6 +104,7 @@ type Agent struct {
 	events   *ring[control.Event]
 	outcomes *ring[json.RawMessage]
 	wake     chan struct{} // asks for a reconcile
+	relink   chan struct{} // asks for one of the interfaces alone
 
 	changing sync.Mutex // held over a whole change, store to kernel
 	reading  sync.Mutex // held while the kernel's counts are taken over
@@ -118,6 +119,7 @@ type Agent struct {
 	pending  *control.Pending // the change that waits for its confirmation
 	lastSync time.Time
 	problems map[string]string // by part: what is wrong now
+	remarks  map[string]string // by interface: what to know of its attachment
 }
 
 // plan is the configuration compiled: what Reload may change.

@@ -86,6 +86,11 @@ func (a *Agent) status(r *http.Request) (any, error) {
 	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
+	for i, on := range st.Filter.Interfaces {
+		if on.Warning == "" {
+			st.Filter.Interfaces[i].Warning = a.remarks[on.Name]
+		}
+	}
 	for part, what := range a.problems {
 		st.Problems = append(st.Problems, part+": "+what)
 	}

@@ -71,7 +71,7 @@ func newAgent(o Options) *Agent {
 	return &Agent{
 		log: o.Log.With("component", "agent"), version: o.Version, now: o.Now, began: o.Now(),
 		events: newRing[control.Event](keepEvents), outcomes: newRing[json.RawMessage](keepOutcomes),
-		wake: make(chan struct{}, 1), problems: map[string]string{}, tasks: o.Tasks,
+		wake: make(chan struct{}, 1), relink: make(chan struct{}, 1), problems: map[string]string{}, tasks: o.Tasks,
 	}
 }
 
@@ -127,35 +127,6 @@ func (a *Agent) enforce() error {
 	}
 	a.lastSync = a.now()
 	a.log.Info("rules in force", "entries", a.set.Len(), "added", ch.Added, "updated", ch.Updated, "removed", ch.Removed)
-	names, _, err := a.plan.filter.wanted()
-	if err != nil {
-		return err
-	}
-	if len(names) == 0 {
-		a.log.Warn("no interface matches filter.interfaces; the filter waits for one", "interfaces", a.plan.filter.Interfaces)
-	}
 	a.detachOthers(a.plan.filter)
-	for _, n := range names {
-		at, err := a.kernel.Attach(n, a.plan.filter.Attach)
-		if err != nil {
-			return explainAttach(n, err)
-		}
-		a.logAttached(at)
-	}
-	return nil
-}
-
-func explainAttach(name string, err error) error {
-	if errors.Is(err, loader.ErrForeign) {
-		return fmt.Errorf("attach to %s: %w; end it with: ip link set dev %s xdp off", name, err, name)
-	}
-	return fmt.Errorf("attach to %s: %w", name, err)
-}
-
-func (a *Agent) logAttached(at loader.Attachment) {
-	if at.Warning != "" {
-		a.log.Warn("attached, slower than could be", "interface", at.Interface, "mode", at.Mode, "why", at.Warning)
-		return
-	}
-	a.log.Info("attached", "interface", at.Interface, "mode", at.Mode)
+	return a.attachFirst(a.plan.filter)
 }

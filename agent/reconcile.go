@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/synward/synward/agent/policy"
@@ -41,6 +40,8 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 		case <-a.wake:
 			timer.Stop()
 			asked = true
+		case <-a.relink:
+			timer.Stop() // an interface changed: the rules have not
 		case <-timer.C:
 			asked = wait < interval
 		}
@@ -100,73 +101,4 @@ func (a *Agent) resync(set *policy.Set, p plan) error {
 		a.log.Info("rules mended", "added", ch.Added, "updated", ch.Updated, "removed", ch.Removed)
 	}
 	return nil
-}
-
-// attachAll puts the filter on every interface that it belongs on and is not.
-func (a *Agent) attachAll(f FilterConfig) {
-	names, missing, err := f.wanted()
-	if err == nil && len(missing) > 0 {
-		err = missingInterfaces(missing)
-	}
-	a.problem("interfaces", err)
-	on, err := a.kernel.Attachments()
-	if err != nil {
-		a.problem("attach", fmt.Errorf("list attachments: %w", err))
-		return
-	}
-	for _, n := range names {
-		was := slices.ContainsFunc(on, func(at loader.Attachment) bool { return at.Interface == n })
-		at, err := a.kernel.Attach(n, f.Attach)
-		if err != nil {
-			err = explainAttach(n, err)
-		} else if !was {
-			a.logAttached(at)
-		}
-		a.problem("attach "+n, err)
-	}
-	a.problem("attach", nil)
-}
-
-// detachOthers takes the filter off interfaces that the configuration does not
-// name any more. With "auto" it leaves them: a default route that is away for
-// a moment must not open a door.
-func (a *Agent) detachOthers(f FilterConfig) {
-	if slices.Contains(f.Interfaces, "auto") {
-		return
-	}
-	names, _, err := f.wanted()
-	if err != nil {
-		return
-	}
-	on, err := a.kernel.Attachments()
-	if err != nil {
-		a.log.Warn("cannot list attachments", "error", err)
-		return
-	}
-	for _, at := range on {
-		if slices.Contains(names, at.Interface) {
-			continue
-		}
-		if err := a.kernel.Detach(at.Interface); err != nil {
-			a.log.Warn("cannot detach", "interface", at.Interface, "error", err)
-			continue
-		}
-		a.log.Info("detached: filter.interfaces does not name it", "interface", at.Interface)
-	}
-}
-
-// watchLinks asks for a reconcile whenever an interface changes.
-func (a *Agent) watchLinks(ctx context.Context) error {
-	for {
-		err := watchLinks(ctx, a.poke)
-		if ctx.Err() != nil {
-			return nil
-		}
-		a.log.Warn("interfaces are only looked at from time to time", "error", err, "every", interval)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(interval):
-		}
-	}
 }

@@ -77,6 +77,9 @@ func (f *Filter) keepLink(a *Attachment, pin string, want Mode) (kept bool, err 
 	mode, err := attachedMode(a.Index)
 	if err == nil && alive(l, a.Index) && suits(mode, want) {
 		a.Mode = mode
+		if mode == Generic && want == Auto {
+			a.Warning = "the driver refused native mode when the filter was attached: it runs in generic mode, which costs more per packet"
+		}
 		return true, l.Update(f.prog)
 	}
 	if err := os.Remove(pin); err != nil {
@@ -108,15 +111,14 @@ func (f *Filter) attachLink(a *Attachment, mode Mode) (link.Link, error) {
 	}
 	a.Mode = Generic
 	if why != nil {
-		a.Warning = fmt.Sprintf("the driver of %s refused native mode (%v): attached in generic mode, which costs more per packet", a.Interface, why)
-		f.log.Warn(a.Warning, "interface", a.Interface)
+		a.Warning = fmt.Sprintf("the driver refused native mode (%v): the filter runs in generic mode, which costs more per packet", why)
 	}
 	return l, nil
 }
 
 func attachError(a *Attachment, err error) error {
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("attach to %s: %w: %s; take it off (`ip link set dev %s xdp off`, or stop what loaded it)",
+		return fmt.Errorf("attach to %s: %w: %s; take it off (`ip link set dev %s xdp off`, or stop what loaded it), or set [filter] attach = \"tcx\" (Linux 6.6)",
 			a.Interface, ErrForeign, owner(a.Index), a.Interface)
 	}
 	return fmt.Errorf("attach to %s: %w", a.Interface, err)

@@ -236,3 +236,29 @@ func (h *Host) PassAll(ifname string) {
 		return err
 	})
 }
+
+// Give moves an interface to another host, under a name of its own there, and
+// sets it up.
+func Give(from *Host, name string, to *Host, as string) {
+	from.t.Helper()
+	from.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetName(l, as+"-moved"); err != nil {
+			return err
+		}
+		return netlink.LinkSetNsFd(l, int(to.ns))
+	})
+	to.Do(func() error {
+		l, err := netlink.LinkByName(as + "-moved")
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetName(l, as); err != nil {
+			return err
+		}
+		return setUp(as)
+	})
+}

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/synward/synward/loader"
+)
+
+// attachPart is the problem's part for an interface.
+func attachPart(name string) string { return "interface " + name }
+
+// attachFirst puts the filter on its interfaces at the start. One that refuses
+// does not keep it off the others; it is an error where none takes it.
+func (a *Agent) attachFirst(f FilterConfig) error {
+	names, _, err := f.wanted()
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		a.log.Warn("no interface matches filter.interfaces; the filter waits for one", "interfaces", f.Interfaces)
+	}
+	failed := a.attachEach(names, f.Attach)
+	if len(names) > 0 && len(failed) == len(names) {
+		return failed[names[0]]
+	}
+	a.noteFailures(failed)
+	return nil
+}
+
+// attachAll puts the filter on every interface that it belongs on and is not.
+func (a *Agent) attachAll(f FilterConfig) {
+	names, missing, err := f.wanted()
+	if err == nil && len(missing) > 0 {
+		err = missingInterfaces(missing)
+	}
+	a.problem("interfaces", err)
+	a.noteFailures(a.attachEach(names, f.Attach))
+	on, err := a.kernel.Attachments()
+	if err != nil {
+		err = fmt.Errorf("list attachments: %w", err)
+	}
+	a.problem("attach", err)
+	if slices.Contains(f.Interfaces, "auto") {
+		return // a default route that is away for a moment is nothing to note
+	}
+	for _, at := range on {
+		if !slices.Contains(names, at.Interface) {
+			a.remark(at.Interface, "filter.interfaces does not name it; the filter stays on it until the next reload")
+		}
+	}
+}
+
+// attachEach tries every interface and says which refused, and why.
+func (a *Agent) attachEach(names []string, mode loader.Mode) (failed map[string]error) {
+	on, err := a.kernel.Attachments()
+	if err != nil {
+		a.log.Warn("cannot list attachments", "error", err)
+	}
+	failed = map[string]error{}
+	a.clearRemarks()
+	for _, n := range names {
+		at, err := a.kernel.Attach(n, mode)
+		if err != nil {
+			failed[n] = err
+			continue
+		}
+		a.remark(n, at.Warning)
+		if !slices.ContainsFunc(on, func(o loader.Attachment) bool { return o.Index == at.Index }) {
+			a.logAttached(at)
+		}
+	}
+	return failed
+}
+
+// noteFailures makes the problems of interfaces equal what failed; those of an
+// interface that has gone or is not wanted any more go with it.
+func (a *Agent) noteFailures(failed map[string]error) {
+	a.mu.RLock()
+	was := slices.Collect(maps.Keys(a.problems))
+	a.mu.RUnlock()
+	for _, part := range was {
+		if name, ok := strings.CutPrefix(part, attachPart("")); ok && failed[name] == nil {
+			a.problem(part, nil)
+		}
+	}
+	for name, err := range failed {
+		a.problem(attachPart(name), err)
+	}
+}
+
+func (a *Agent) clearRemarks() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.remarks = map[string]string{}
+}
+
+func (a *Agent) remark(name, text string) {
+	if text == "" {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.remarks[name] = text
+}
+
+func (a *Agent) logAttached(at loader.Attachment) {
+	if at.Warning != "" {
+		a.log.Warn("attached, slower than could be", "interface", at.Interface, "mode", at.Mode, "why", at.Warning)
+		return
+	}
+	a.log.Info("attached", "interface", at.Interface, "mode", at.Mode)
+}
+
+// detachOthers takes the filter off interfaces that the configuration does not
+// name any more, at a start and a reload: a rename alone must not open a door.
+// With "auto" it leaves them, for a default route that is away for a moment
+// must not either.
+func (a *Agent) detachOthers(f FilterConfig) {
+	if slices.Contains(f.Interfaces, "auto") {
+		return
+	}
+	names, _, err := f.wanted()
+	if err != nil {
+		return
+	}
+	on, err := a.kernel.Attachments()
+	if err != nil {
+		a.log.Warn("cannot list attachments", "error", err)
+		return
+	}
+	for _, at := range on {
+		if slices.Contains(names, at.Interface) {
+			continue
+		}
+		if err := a.kernel.Detach(at.Interface); err != nil {
+			a.log.Warn("cannot detach", "interface", at.Interface, "error", err)
+			continue
+		}
+		a.log.Info("detached: filter.interfaces does not name it", "interface", at.Interface)
+	}
+}
+
+// watchLinks asks for a look at the interfaces whenever one changes.
+func (a *Agent) watchLinks(ctx context.Context) error {
+	for {
+		err := watchLinks(ctx, func() {
+			select {
+			case a.relink <- struct{}{}:
+			default:
+			}
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = errors.New("the subscription ended")
+		}
+		a.log.Warn("interfaces are only looked at from time to time", "error", err, "every", interval)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(interval):
+		}
+	}
+}
