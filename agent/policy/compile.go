@@ -2,7 +2,6 @@ package policy
 
 import (
 	"iter"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -19,7 +18,7 @@ type Caps struct {
 }
 
 // limits are what an entry leaves of the caps.
-func (c Caps) limits(e Entry) rule.Limits {
+func (c Caps) limits(e *Entry) rule.Limits {
 	if e.MaxConns != nil {
 		c.Conns = *e.MaxConns
 	}
@@ -36,8 +35,8 @@ func (c Caps) limits(e Entry) rule.Limits {
 	return l
 }
 
-func (c Caps) entry(it item) rule.Entry {
-	e := *it.entry
+func (c Caps) entry(it *item) rule.Entry {
+	e := it.terms
 	r := rule.Entry{ID: it.id, Verdict: e.Verdict(), Relay: e.Relay, Immune: e.Immune}
 	if e.Action == Allow {
 		r.Limits = c.limits(e)
@@ -62,7 +61,7 @@ func Compile(s *Set, ports []rule.Port, caps Caps, now time.Time) rule.Policy {
 	for i := range filled {
 		filled[i].Limits = rule.Limits{}
 		if filled[i].Default == rule.Pass {
-			filled[i].Limits = caps.limits(Entry{})
+			filled[i].Limits = caps.limits(&Entry{})
 		}
 	}
 	bits := caps.IPv6Prefix
@@ -73,17 +72,15 @@ func Compile(s *Set, ports []rule.Port, caps Caps, now time.Time) rule.Policy {
 		Ports:      filled,
 		IPv6Prefix: bits,
 		Entries: func(yield func(rule.Entry) bool) {
-			for _, n := range s.table.All() {
-				for _, it := range n {
-					if !it.entry.Expired(now) && !yield(caps.entry(it)) {
-						return
-					}
+			for it := range s.items() {
+				if !it.expired(now) && !yield(caps.entry(it)) {
+					return
 				}
 			}
 		},
 		Rules: func(yield func(rule.Rule) bool) {
 			w := newWalker(filled, now)
-			for r, needed := range w.walk(s.table.AllSorted()) {
+			for r, needed := range w.walk(s.nodes(place{})) {
 				if needed && !yield(r) {
 					return
 				}
@@ -98,13 +95,14 @@ type walker struct {
 	ports []rule.Port
 	now   time.Time
 	stack []level
+	none  []rule.Step // where no entry is: every port's default, for ever
 }
 
 // level is a prefix with live entries and the answer that it gives.
 type level struct {
-	prefix netip.Prefix
-	live   []live
-	steps  []rule.Step
+	at    place
+	live  []live
+	steps []rule.Step
 }
 
 // live is what an entry says, ready to be asked.
@@ -118,12 +116,12 @@ type live struct {
 }
 
 func newWalker(ports []rule.Port, now time.Time) *walker {
-	return &walker{ports: ports, now: now}
+	return &walker{ports: ports, now: now, none: []rule.Step{{}}}
 }
 
 // walk yields for each prefix the rule for it, and whether it is needed
 // because it says something else than the prefix around it.
-func (w *walker) walk(nodes iter.Seq2[netip.Prefix, node]) iter.Seq2[rule.Rule, bool] {
+func (w *walker) walk(nodes iter.Seq2[place, node]) iter.Seq2[rule.Rule, bool] {
 	return func(yield func(rule.Rule, bool) bool) {
 		for p, n := range nodes {
 			if !yield(w.visit(p, n)) {
@@ -133,40 +131,49 @@ func (w *walker) walk(nodes iter.Seq2[netip.Prefix, node]) iter.Seq2[rule.Rule, 
 	}
 }
 
-func (w *walker) visit(p netip.Prefix, n node) (rule.Rule, bool) {
-	for len(w.stack) > 0 && !contains(w.stack[len(w.stack)-1].prefix, p) {
+func (w *walker) visit(p place, n node) (rule.Rule, bool) {
+	for len(w.stack) > 0 && !w.stack[len(w.stack)-1].at.contains(p) {
 		w.stack = w.stack[:len(w.stack)-1]
 	}
-	around := []rule.Step{{}} // no entry: every port's default, for ever
+	around := w.none
 	if len(w.stack) > 0 {
 		around = w.stack[len(w.stack)-1].steps
 	}
-	said := w.live(n)
-	if len(said) == 0 {
-		return rule.Rule{Prefix: p, Steps: around}, false
+	if !w.push(p, n) {
+		return rule.Rule{Prefix: p.prefix(), Steps: around}, false
 	}
-	w.stack = append(w.stack, level{prefix: p, live: said})
 	steps := w.timeline()
 	w.stack[len(w.stack)-1].steps = steps
-	return rule.Rule{Prefix: p, Steps: steps}, !slices.EqualFunc(steps, around, equalSteps)
+	return rule.Rule{Prefix: p.prefix(), Steps: steps}, !slices.EqualFunc(steps, around, equalSteps)
+}
+
+// push puts on the stack what a node says, where that is anything.
+func (w *walker) push(p place, n node) bool {
+	if len(w.stack) < cap(w.stack) {
+		w.stack = w.stack[:len(w.stack)+1] // with what a level before has left, to be used again
+	} else {
+		w.stack = append(w.stack, level{})
+	}
+	top := &w.stack[len(w.stack)-1]
+	top.at, top.live, top.steps = p, w.live(top.live[:0], n), nil
+	if len(top.live) == 0 {
+		w.stack = w.stack[:len(w.stack)-1]
+		return false
+	}
+	return true
 }
 
 func equalSteps(a, b rule.Step) bool { return a.Ports == b.Ports && a.Until.Equal(b.Until) }
 
-func contains(outer, p netip.Prefix) bool {
-	return outer.Bits() <= p.Bits() && outer.Contains(p.Addr())
-}
-
-// live picks from a node the entries that have not expired, in their order of
-// precedence.
-func (w *walker) live(n node) []live {
-	var out []live
-	for _, it := range n {
-		e := it.entry
+// live adds to out the entries of a node that have not expired, in their order
+// of precedence.
+func (w *walker) live(out []live, n node) []live {
+	for i := range n {
+		e := n[i].terms
 		if e.Expired(w.now) {
 			continue
 		}
-		l := live{id: it.id, kind: kindOf(*e), deny: e.Action == Deny, immune: e.Immune, expires: e.Expires}
+		l := live{id: n[i].id, kind: kindOf(*e), deny: e.Action == Deny, immune: e.Immune, expires: e.Expires}
 		for slot, p := range w.ports {
 			if len(e.Ports) == 0 || slices.Contains(e.Ports, p.Number) {
 				l.slots |= 1 << slot

@@ -16,23 +16,69 @@ type Changes struct {
 }
 
 // Diff compares what two sets mean; who made an entry and when counts nothing.
+// What clones still share is not looked at.
 func Diff(from, to *Set) Changes {
 	c := Changes{Added: []Entry{}, Changed: []Changed{}, Removed: []Entry{}} // [] in JSON, not null
-	for e := range to.All() {
-		was, ok := from.Get(e.Key())
+	a, b := cursor{set: from}, cursor{set: to}
+	for {
+		if a.start() && b.start() && a.set.chunks[a.c] == b.set.chunks[b.c] {
+			a.c, b.c = a.c+1, b.c+1
+			continue
+		}
+		was, now := a.item(), b.item()
+		order := 0
 		switch {
-		case !ok:
-			c.Added = append(c.Added, e)
-		case !was.Same(e):
-			c.Changed = append(c.Changed, Changed{Old: was, New: e})
+		case was == nil && now == nil:
+			return c
+		case was == nil:
+			order = 1
+		case now == nil:
+			order = -1
+		default:
+			order = compareItems(was, now)
+		}
+		switch {
+		case order < 0:
+			c.Removed = append(c.Removed, was.entry())
+		case order > 0:
+			c.Added = append(c.Added, now.entry())
+		case !was.same(now):
+			c.Changed = append(c.Changed, Changed{Old: was.entry(), New: now.entry()})
+		}
+		if order <= 0 {
+			a.next()
+		}
+		if order >= 0 {
+			b.next()
 		}
 	}
-	for e := range from.All() {
-		if _, ok := to.Get(e.Key()); !ok {
-			c.Removed = append(c.Removed, e)
-		}
+}
+
+// cursor stands on an item of a set, or behind the last.
+type cursor struct {
+	set  *Set
+	c, i int
+}
+
+// start says whether the cursor stands at the start of a chunk.
+func (c *cursor) start() bool { return c.i == 0 && c.c < len(c.set.chunks) }
+
+func (c *cursor) item() *item {
+	if c.c == len(c.set.chunks) {
+		return nil
 	}
-	return c
+	return &c.set.chunks[c.c].items[c.i]
+}
+
+func (c *cursor) next() {
+	if c.i++; c.i == len(c.set.chunks[c.c].items) {
+		c.c, c.i = c.c+1, 0
+	}
+}
+
+// same says whether two items of one identity mean the same.
+func (it *item) same(o *item) bool {
+	return it.note == o.note && (it.terms == o.terms || sameMeaning(it.terms, o.terms))
 }
 
 // Empty says whether nothing changes.

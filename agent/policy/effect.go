@@ -32,7 +32,7 @@ func rulesWithin(s *Set, ports []rule.Port, now time.Time, root netip.Prefix) it
 	return func(yield func(rule.Rule) bool) {
 		w := newWalker(ports, now)
 		w.descend(s, root)
-		for r, needed := range w.walk(s.table.Subnets(root)) {
+		for r, needed := range w.walk(s.nodesIn(root)) {
 			if needed && !yield(r) {
 				return
 			}

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"bufio"
-	"cmp"
 	"io"
 	"iter"
 	"slices"
@@ -27,7 +26,8 @@ const header = "# action  prefix            ports        options\n"
 // made an entry and when is not in it.
 func Format(w io.Writer, entries iter.Seq[Entry], o FormatOptions) error {
 	sorted := slices.SortedFunc(entries, func(a, b Entry) int {
-		return cmp.Or(comparePrefixes(a.Prefix, b.Prefix), compareItems(item{entry: &a}, item{entry: &b}))
+		x, y := item{at: placeOf(a.Prefix), terms: &a}, item{at: placeOf(b.Prefix), terms: &b}
+		return compareItems(&x, &y)
 	})
 	buf := bufio.NewWriter(w)
 	buf.WriteString(header) // the writer keeps the first error for Flush

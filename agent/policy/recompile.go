@@ -19,14 +19,14 @@ func Recompile(from, to *Set, ports []rule.Port, caps Caps, now time.Time, chang
 	var d rule.Delta
 	for _, p := range changed {
 		entriesOf(&d, from, to, caps, now, p)
-		if _, ok := to.table.Get(p); !ok {
+		if len(to.node(placeOf(p))) == 0 {
 			d.Remove = append(d.Remove, p)
 		}
 	}
 	for _, root := range outermost(changed) {
 		w := newWalker(ports, now)
 		w.descend(to, root)
-		for r, needed := range w.walk(to.table.Subnets(root)) {
+		for r, needed := range w.walk(to.nodesIn(root)) {
 			if needed {
 				d.Set = append(d.Set, r)
 			} else {
@@ -40,15 +40,13 @@ func Recompile(from, to *Set, ports []rule.Port, caps Caps, now time.Time, chang
 // entriesOf adds what changes in the entries of one prefix.
 func entriesOf(d *rule.Delta, from, to *Set, caps Caps, now time.Time, p netip.Prefix) {
 	var stays []uint64
-	n, _ := to.table.Get(p)
-	for _, it := range n {
-		if !it.entry.Expired(now) {
+	for it := range to.at(placeOf(p)) {
+		if !it.expired(now) {
 			d.Entries = append(d.Entries, caps.entry(it))
 			stays = append(stays, it.id)
 		}
 	}
-	was, _ := from.table.Get(p)
-	for _, it := range was {
+	for it := range from.at(placeOf(p)) {
 		if !slices.Contains(stays, it.id) {
 			d.Gone = append(d.Gone, it.id)
 		}
@@ -57,18 +55,17 @@ func entriesOf(d *rule.Delta, from, to *Set, caps Caps, now time.Time, p netip.P
 
 // descend fills the stack with the prefixes around root.
 func (w *walker) descend(s *Set, root netip.Prefix) {
-	type step struct {
-		prefix netip.Prefix
-		node   node
-	}
-	var around []step
-	for p, n := range s.table.Supernets(root) {
-		if p != root {
-			around = append(around, step{p, n})
+	var around []item
+	for it := range s.around(placeOf(root)) {
+		if it.at != placeOf(root) {
+			around = append(around, *it)
 		}
 	}
-	for _, a := range slices.Backward(around) {
-		w.visit(a.prefix, a.node)
+	for i := len(around); i > 0; { // longest first: outermost last
+		j := i
+		for i--; i > 0 && around[i-1].at == around[i].at; i-- {
+		}
+		w.visit(around[i].at, around[i:j])
 	}
 }
 
@@ -90,7 +87,7 @@ func comparePrefixes(a, b netip.Prefix) int {
 func outermost(ps []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range ps {
-		if len(out) == 0 || !contains(out[len(out)-1], p) {
+		if len(out) == 0 || !placeOf(out[len(out)-1]).contains(placeOf(p)) {
 			out = append(out, p)
 		}
 	}

@@ -1,66 +1,73 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"iter"
-	"net/netip"
+	"math/bits"
 	"slices"
+	"sort"
 	"sync/atomic"
 	"time"
-
-	"github.com/gaissmai/bart"
 )
 
-// item is one entry in a set, with its ID so that it is hashed once.
-type item struct {
-	id    uint64
-	entry *Entry
-}
-
-// node holds the entries of one prefix, in the order of compareItems. Nodes
-// are shared between clones and never written to.
-type node []item
-
-// compareItems orders the entries of one prefix as they take precedence:
-// by origin, then deny before allow, then by the name of the feed or host: what
-// comes of no name first.
-func compareItems(a, b item) int {
-	return cmp.Or(
-		cmp.Compare(originRank(a.entry.Origin), originRank(b.entry.Origin)),
-		cmp.Compare(b.entry.Action, a.entry.Action), // "deny" sorts after "allow"
-		cmp.Compare(a.entry.Feed, b.entry.Feed),
-		cmp.Compare(a.entry.Name, b.entry.Name),
-	)
-}
-
-func originRank(o Origin) int {
-	return slices.Index([]Origin{Operator, File, Feed, Learned}, o)
-}
-
-// Set holds entries by prefix, a million if need be. A set may be read by
-// many goroutines while none changes it; to change one that is being read,
-// change its Clone and hand that out instead.
+// Set holds entries by prefix, a million if need be: sorted, in chunks that its
+// clones share, so that one change copies a chunk and no more. A set may be
+// read by many goroutines while none changes it; to change one that is being
+// read, change its Clone and hand that out instead.
 type Set struct {
-	table  *bart.Table[node]
+	chunks []*chunk // none empty
 	count  int
-	shared atomic.Bool // table is shared with a clone: copy on write from now on
+	tally  [8]int // entries with the trait 1<<i
+	common *common
+	owner  *token      // of the chunks that may be written to
+	shared atomic.Bool // with a clone: copy on write from now on
 }
 
 // NewSet returns a set of the entries; of two with one identity the later stays.
-func NewSet(entries ...Entry) *Set {
-	s := &Set{table: new(bart.Table[node])}
-	for _, e := range entries {
-		s.Put(e)
+func NewSet(entries ...Entry) *Set { return Collect(slices.Values(entries)) }
+
+// Collect is NewSet of a sequence.
+func Collect(entries iter.Seq[Entry]) *Set {
+	s := &Set{common: &common{}, owner: new(token)}
+	var items []item
+	for e := range entries {
+		items = append(items, s.item(e))
+	}
+	slices.SortStableFunc(items, func(a, b item) int { return compareItems(&a, &b) })
+	run := make([]item, 0, min(full, len(items)))
+	for i := range items {
+		if i+1 < len(items) && compareItems(&items[i], &items[i+1]) == 0 {
+			continue
+		}
+		if len(run) == full {
+			s.chunks, run = append(s.chunks, newChunk(s.owner, run)), make([]item, 0, full)
+		}
+		run = append(run, items[i])
+		s.tell(&items[i], 1)
+	}
+	if len(run) > 0 {
+		s.chunks = append(s.chunks, newChunk(s.owner, run))
 	}
 	return s
 }
 
-// Clone returns a copy that changes on its own. It costs nothing; from then on
-// a change to either copies what it touches.
+func (s *Set) item(e Entry) item {
+	return item{at: placeOf(e.Prefix), id: e.ID(), terms: s.common.of(e), note: e.Note}
+}
+
+// tell counts an item in or out.
+func (s *Set) tell(it *item, n int) {
+	s.count += n
+	for t := traitsOf(it.terms); t != 0; t &= t - 1 {
+		s.tally[bits.TrailingZeros8(uint8(t))] += n
+	}
+}
+
+// Clone returns a copy that changes on its own. It costs next to nothing; from
+// then on a change to either copies what it touches.
 func (s *Set) Clone() *Set {
 	s.shared.Store(true)
-	c := &Set{table: s.table, count: s.count}
+	c := &Set{chunks: s.chunks, count: s.count, tally: s.tally, common: s.common}
 	c.shared.Store(true)
 	return c
 }
@@ -68,25 +75,85 @@ func (s *Set) Clone() *Set {
 // Len is the number of entries.
 func (s *Set) Len() int { return s.count }
 
+// Count is the number of entries with a trait.
+func (s *Set) Count(t Trait) int { return s.tally[bits.TrailingZeros8(uint8(t))] }
+
+// find is where an item is or would be: the chunk, the index in it, and
+// whether it is there.
+func (s *Set) find(it *item) (c, i int, found bool) {
+	c = sort.Search(len(s.chunks), func(c int) bool { return compareItems(&s.chunks[c].items[0], it) > 0 }) - 1
+	if c < 0 {
+		return 0, 0, false
+	}
+	items := s.chunks[c].items
+	i = sort.Search(len(items), func(i int) bool { return compareItems(&items[i], it) >= 0 })
+	return c, i, i < len(items) && compareItems(&items[i], it) == 0
+}
+
+// writable makes a chunk one that this set may write to.
+func (s *Set) writable(c int) *chunk {
+	s.own()
+	ch := s.chunks[c]
+	if ch.owner != s.owner {
+		ch = newChunk(s.owner, slices.Clone(ch.items))
+		s.chunks[c] = ch
+	}
+	return ch
+}
+
+// own takes the list of chunks for this set alone, where a clone has it too.
+func (s *Set) own() {
+	if s.shared.Load() {
+		s.chunks, s.owner = slices.Clone(s.chunks), new(token)
+		s.shared.Store(false)
+	}
+}
+
 // Put adds an entry, or replaces the one of the same identity, and returns
 // that. It asks nothing; see Add. The entry must be valid.
 func (s *Set) Put(e Entry) (old Entry, replaced bool) {
-	it := item{id: e.ID(), entry: &e}
-	s.modify(e.Prefix, func(n node) node {
-		i, found := slices.BinarySearchFunc(n, it, compareItems)
-		if replaced = found; found {
-			old = *n[i].entry
-			n = slices.Clone(n)
-			n[i] = it
-			return n
-		}
-		grown := make(node, 0, len(n)+1)
-		return append(append(append(grown, n[:i]...), it), n[i:]...)
-	})
-	if !replaced {
-		s.count++
+	it := s.item(e)
+	c, i, found := s.find(&it)
+	s.own()
+	if len(s.chunks) == 0 {
+		s.chunks = append(s.chunks, newChunk(s.owner, []item{it}))
+		s.tell(&it, 1)
+		return Entry{}, false
 	}
-	return old, replaced
+	ch := s.writable(c)
+	ch.traits |= traitsOf(it.terms)
+	s.tell(&it, 1)
+	if found {
+		old = ch.items[i].entry()
+		s.tell(&ch.items[i], -1)
+		ch.items[i] = it
+		return old, true
+	}
+	if len(ch.items) < full {
+		ch.items = slices.Insert(ch.items, i, it)
+		return Entry{}, false
+	}
+	s.split(c, i, it)
+	return Entry{}, false
+}
+
+// split makes two chunks of a full one and the item that is to stand at i. What
+// comes sorted leaves full chunks behind.
+func (s *Set) split(c, i int, it item) {
+	ch := s.chunks[c]
+	at := full / 2
+	if i == full {
+		at = full
+	}
+	upper := append(make([]item, 0, full), ch.items[at:]...)
+	clear(ch.items[at:])
+	ch.items = ch.items[:at]
+	if i < at {
+		ch.items = slices.Insert(ch.items, i, it)
+	} else {
+		upper = slices.Insert(upper, i-at, it)
+	}
+	s.chunks = slices.Insert(s.chunks, c+1, newChunk(s.owner, upper))
 }
 
 // Add is Put for an entry that must not contradict another: an allow and a
@@ -103,9 +170,8 @@ func (s *Set) Add(now time.Time, e Entry) (old Entry, replaced bool, err error) 
 
 // Conflict is the error of Add for an entry, without adding it.
 func (s *Set) Conflict(now time.Time, e Entry) error {
-	n, _ := s.table.Get(e.Prefix)
-	for _, it := range n {
-		o := it.entry
+	for it := range s.at(placeOf(e.Prefix)) {
+		o := it.terms
 		if o.Name != "" || e.Name != "" {
 			continue
 		}
@@ -114,7 +180,7 @@ func (s *Set) Conflict(now time.Time, e Entry) error {
 		}
 		if on := overlap(o.Ports, e.Ports); on != "" {
 			return fmt.Errorf("%s %s contradicts the %s of the same prefix on %s: remove that first (synward %s remove %s), or give the two different ports",
-				e.Action, e.Prefix, o.Action, on, o.Action, o.Prefix)
+				e.Action, e.Prefix, o.Action, on, o.Action, e.Prefix)
 		}
 	}
 	return nil
@@ -142,96 +208,32 @@ func overlap(a, b []uint16) string {
 
 // Remove takes out the entry of an identity and returns it.
 func (s *Set) Remove(k Key) (old Entry, removed bool) {
-	if !k.Prefix.IsValid() {
+	c, i, found := s.findKey(k)
+	if !found {
 		return Entry{}, false
 	}
-	s.modify(k.Prefix, func(n node) node {
-		i := slices.IndexFunc(n, func(it item) bool { return it.entry.Key() == k })
-		if i < 0 {
-			return n
-		}
-		old, removed = *n[i].entry, true
-		return append(slices.Clone(n[:i]), n[i+1:]...)
-	})
-	if removed {
-		s.count--
+	ch := s.writable(c)
+	old = ch.items[i].entry()
+	s.tell(&ch.items[i], -1)
+	if ch.items = slices.Delete(ch.items, i, i+1); len(ch.items) == 0 {
+		s.chunks = slices.Delete(s.chunks, c, c+1)
 	}
-	return old, removed
+	return old, true
 }
 
-// modify replaces the node of a prefix by what fn makes of it.
-func (s *Set) modify(p netip.Prefix, fn func(node) node) {
-	change := func(n node, _ bool) (node, bool) {
-		n = fn(n)
-		return n, len(n) == 0
+func (s *Set) findKey(k Key) (c, i int, found bool) {
+	if !k.Prefix.IsValid() {
+		return 0, 0, false
 	}
-	if s.shared.Load() {
-		s.table = s.table.ModifyPersist(p, change)
-		return
-	}
-	s.table.Modify(p, change)
+	terms := Entry{Action: k.Action, Origin: k.Origin, Feed: k.Feed, Name: k.Name}
+	return s.find(&item{at: placeOf(k.Prefix), terms: &terms})
 }
 
 // Get returns the entry of an identity.
 func (s *Set) Get(k Key) (Entry, bool) {
-	n, _ := s.table.Get(k.Prefix)
-	for _, it := range n {
-		if it.entry.Key() == k {
-			return *it.entry, true
-		}
+	c, i, found := s.findKey(k)
+	if !found {
+		return Entry{}, false
 	}
-	return Entry{}, false
-}
-
-// All walks every entry, sorted by prefix (IPv4 first, a prefix before what it
-// contains), then in order of precedence.
-func (s *Set) All() iter.Seq[Entry] { return entries(s.table.AllSorted()) }
-
-// Covering walks the entries whose prefix contains an address, the longest
-// prefix first. An IPv4-mapped address is IPv6.
-func (s *Set) Covering(a netip.Addr) iter.Seq[Entry] {
-	a = a.WithZone("")
-	return entries(s.table.Supernets(netip.PrefixFrom(a, a.BitLen())))
-}
-
-// Within walks the entries whose prefix is p or lies in it, sorted.
-func (s *Set) Within(p netip.Prefix) iter.Seq[Entry] { return entries(s.table.Subnets(p)) }
-
-func entries(nodes iter.Seq2[netip.Prefix, node]) iter.Seq[Entry] {
-	return func(yield func(Entry) bool) {
-		for _, n := range nodes {
-			for _, it := range n {
-				if !yield(*it.entry) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// NextExpiry is the next time after now at which an entry ends; zero = none does.
-func (s *Set) NextExpiry(now time.Time) time.Time {
-	var next time.Time
-	for _, n := range s.table.All() {
-		for _, it := range n {
-			t := it.entry.Expires
-			if t.After(now) && (next.IsZero() || t.Before(next)) {
-				next = t
-			}
-		}
-	}
-	return next
-}
-
-// ByID finds entries by their IDs; those that are not in the set are left out.
-func (s *Set) ByID(ids map[uint64]bool) map[uint64]Entry {
-	out := make(map[uint64]Entry, len(ids))
-	for _, n := range s.table.All() {
-		for _, it := range n {
-			if ids[it.id] {
-				out[it.id] = *it.entry
-			}
-		}
-	}
-	return out
+	return s.chunks[c].items[i].entry(), true
 }
