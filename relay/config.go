@@ -46,6 +46,7 @@ type Config struct {
 	Smarthost     []SmarthostConfig `toml:"smarthost"`
 	MaxSize       int64             `toml:"max_size"`       // bytes of a message
 	MaxRecipients int               `toml:"max_recipients"` // of a message
+	Scram         bool              `toml:"scram"`          // offer SCRAM-SHA-256, and keep a credential for it
 	RelayDomains  []string          `toml:"relay_domains"`  // that anybody may send to, on port 25
 	Retry         RetryConfig       `toml:"retry"`
 	MX            MXConfig          `toml:"mx"`

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -35,6 +36,10 @@ type Options struct {
 	Reconfigure func(Settings) error
 	// Quotas counts what users and relaying sources hand in; nil: nothing does.
 	Quotas Quotas
+	// Secret makes up the salts that SCRAM shows for names without a credential.
+	// It should outlive the process, or a restart would tell which those are.
+	// Empty: a random one.
+	Secret []byte
 	// DrainTime is how long sessions may go on after Run's context ends; 0: 20 s.
 	DrainTime time.Duration
 }
@@ -46,6 +51,7 @@ type Server struct {
 	events  *Events
 	log     *slog.Logger
 	logins  *logins
+	secret  []byte
 	smtp    *smtp.Server
 	hand    *handover
 	buffers sync.Pool
@@ -85,6 +91,9 @@ func New(o Options) *Server {
 		opt: o, queue: o.Queue, events: o.Events, log: o.Log.With("component", "relay"),
 		logins: newLogins(time.Now), denials: newDenials(maxDenied), began: time.Now(), hand: newHandover(),
 		ready: make(chan struct{}), guards: map[*guard]struct{}{}, sources: map[netip.Prefix]int{},
+	}
+	if s.secret = o.Secret; len(s.secret) == 0 {
+		s.secret = []byte(rand.Text())
 	}
 	s.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	s.work, s.endWork = context.WithCancel(context.Background())

@@ -18,6 +18,7 @@ type Settings struct {
 	Hostname     string            `json:"hostname"`
 	TLS          TLSSettings       `json:"tls"`
 	Accounts     []account.Account `json:"accounts"`
+	Scram        bool              `json:"scram,omitempty"` // offer SCRAM-SHA-256
 	Smarthosts   []Smarthost       `json:"smarthosts"`
 	Limits       Limits            `json:"limits"`
 	Retry        RetryConfig       `json:"retry"`
@@ -101,7 +102,7 @@ func orDefault[T comparable](v, otherwise T) T {
 // Settings reads the files that c names and returns what to send to the relay.
 // It runs in the agent's process; an error names the key and the file.
 func (c Config) Settings(accounts []account.Account) (Settings, error) {
-	s := Settings{Hostname: c.Hostname, Accounts: accounts, Retry: c.Retry, RelayDomains: c.RelayDomains, Quota: c.Quota}
+	s := Settings{Hostname: c.Hostname, Accounts: accounts, Scram: c.Scram, Retry: c.Retry, RelayDomains: c.RelayDomains, Quota: c.Quota}
 	s.Limits = Limits{
 		MaxSize: c.MaxSize, MaxRecipients: c.MaxRecipients,
 		Sessions: c.Limits.Sessions, SessionsPerSource: c.Limits.SessionsPerSource,

@@ -77,10 +77,14 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	}
 	defer func() { err = errors.Join(err, quotas.Close()) }()
 
+	secret, err := ownSecret(filepath.Join(spool, "secret"))
+	if err != nil {
+		log.Warn("a restart will show SCRAM clients other salts for unknown names", "error", err)
+	}
 	events := relay.NewEvents(time.Now)
 	engine := deliver.New(deliver.Options{Queue: q, Observe: observer(events), Log: log})
 	front := relay.New(relay.Options{
-		Listeners: socks.smtp, Queue: q, Events: events, Quotas: quotas, Log: log,
+		Listeners: socks.smtp, Queue: q, Events: events, Quotas: quotas, Log: log, Secret: secret,
 		Reconfigure: (&onward{engine: engine, log: log}).apply,
 	})
 	handler := admin.Handler(admin.Options{
