@@ -206,7 +206,7 @@ func (a *Agent) removeEntries(r *http.Request) (any, error) {
 	return a.change(r.Context(), in, func(e *edit, _ plan) error {
 		for _, p := range req.Prefixes {
 			gone := false
-			for _, origin := range []policy.Origin{policy.Operator, policy.File} {
+			for _, origin := range []policy.Origin{policy.Operator, policy.File, policy.Learned} {
 				if e.remove(policy.Key{Origin: origin, Action: req.Action, Prefix: p.Masked()}) {
 					gone = true
 				}

@@ -47,7 +47,8 @@ type edit struct {
 	unchanged int
 	missing   []netip.Prefix
 	warnings  []string
-	docs      store.Batch // documents that go with it
+	born      []policy.Key // names and feeds that come with it, without prefix
+	docs      store.Batch  // documents that go with it
 	undoDocs  store.Batch
 }
 

@@ -30,13 +30,14 @@ type Remove struct {
 }
 
 // Apply is the body of POST /v1/policy: the whole policy's text form. It
-// replaces the entries of origin file. With Confirm it is undone after that
+// replaces the operator's entries, names and feeds. With Confirm it is undone after that
 // time unless POST /v1/policy/confirm comes.
 type Apply struct {
 	Name    string `json:"name"` // of the file, for messages
 	Text    string `json:"text"`
 	Why     string `json:"why,omitempty"`     // for history
 	Confirm string `json:"confirm,omitempty"` // "2m"
+	Yes     bool   `json:"yes,omitempty"`     // also where the growth guard holds a name or feed back
 	DryRun  bool   `json:"dry_run,omitempty"`
 	Kill    bool   `json:"kill,omitempty"`
 }

@@ -76,6 +76,14 @@ func (s *subject) key(p netip.Prefix) policy.Key {
 	return k
 }
 
+// born is the subject's identity for history.
+func (s *subject) born() policy.Key {
+	if s.kind == control.KindFeed {
+		return policy.Key{Feed: s.name}
+	}
+	return policy.Key{Name: s.name, Action: s.entry.Action}
+}
+
 // with is the entry of a prefix.
 func (s *subject) with(p netip.Prefix) policy.Entry {
 	e := s.entry
