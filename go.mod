@@ -36,6 +36,8 @@ require (
 require github.com/systemd/slog-journal v0.1.2
 
 require (
+	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
+	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
 	github.com/letsencrypt/pebble/v2 v2.10.1 // indirect
 	github.com/mholt/acmez/v3 v3.1.7 // indirect
 )
