@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -95,7 +94,7 @@ type Agent struct {
 	store    store.Store
 	lastGood string      // file
 	saved    *policy.Set // what lastGood holds
-	savedAt  time.Time
+	saveNext time.Time   // when it may be written again
 	kernel   kernel
 	tasks    []Task
 	server   *control.Server
@@ -107,11 +106,13 @@ type Agent struct {
 	relink   chan struct{} // asks for one of the interfaces alone
 
 	changing sync.Mutex // held over a whole change, store to kernel
+	compiled time.Time  // the moment that the kernel's rules are of; guarded by changing
 	reading  sync.Mutex // held while the kernel's counts are taken over
 	noting   sync.Mutex // held while an event goes into ring and log
 
 	mu       sync.RWMutex // guards what follows, for a moment at a time
 	set      *policy.Set  // replaced, never written to
+	coming   *policy.Set  // that the kernel is being told of; nil = none
 	plan     plan
 	settings func(Grants) ([]byte, error)
 	granted  []Peer // that the relay was given last
@@ -198,11 +199,9 @@ func (a *Agent) Reload(ctx context.Context, c Config, settings func(Grants) ([]b
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	a.mu.Lock()
-	was, set := a.plan, a.set
-	a.mu.Unlock()
-	if _, err := a.kernel.Sync(policy.Compile(set, next.ports, next.caps, a.now())); err != nil {
-		return errors.Join(fmt.Errorf("write the rules: %w", err), a.resync(set, was))
+	set, was := a.state()
+	if err := a.resync(set, next); err != nil {
+		return errors.Join(err, a.resync(set, was))
 	}
 	a.mu.Lock()
 	a.plan = next

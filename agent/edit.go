@@ -36,13 +36,11 @@ func own(command, why string) intent { return intent{by: "agent", command: comma
 // for its confirmation holds it up.
 func (in intent) mayWait() bool { return in.uid != nil && !in.ends && !in.dryRun }
 
-// edit is a change to the policy in the making: a copy of the set, and what
-// is touched in it. settle tells what differs in the end.
+// edit is a change to the policy in the making: a copy of the set. settle tells
+// what differs in the end.
 type edit struct {
 	was       *policy.Set
 	set       *policy.Set
-	touched   map[policy.Key]bool
-	order     []policy.Key
 	changes   policy.Changes
 	unchanged int
 	missing   []netip.Prefix
@@ -52,52 +50,26 @@ type edit struct {
 	undoDocs  store.Batch
 }
 
-func newEdit(s *policy.Set) *edit {
-	return &edit{was: s, set: s.Clone(), touched: map[policy.Key]bool{}}
-}
+func newEdit(s *policy.Set) *edit { return &edit{was: s, set: s.Clone()} }
 
-func (e *edit) touch(k policy.Key) {
-	if !e.touched[k] {
-		e.touched[k] = true
-		e.order = append(e.order, k)
-	}
-}
-
-// put adds or replaces an entry.
+// put adds or replaces an entry. Of one that means what it meant before, who
+// made it and when stays too.
 func (e *edit) put(entry policy.Entry) {
-	e.touch(entry.Key())
+	if was, there := e.was.Get(entry.Key()); there && was.Same(entry) {
+		entry = was
+		e.unchanged++
+	}
 	e.set.Put(entry)
 }
 
 // remove takes an entry out, and says whether it was there.
 func (e *edit) remove(k policy.Key) bool {
 	_, removed := e.set.Remove(k)
-	if removed {
-		e.touch(k)
-	}
 	return removed
 }
 
-// settle works out what the edit has come to. Of an entry that means what it
-// meant before, who made it and when stays too.
-func (e *edit) settle() {
-	e.changes, e.unchanged = policy.Changes{Added: []policy.Entry{}, Changed: []policy.Changed{}, Removed: []policy.Entry{}}, 0
-	for _, k := range e.order {
-		was, before := e.was.Get(k)
-		now, after := e.set.Get(k)
-		switch {
-		case before && after && was.Same(now):
-			e.set.Put(was)
-			e.unchanged++
-		case before && after:
-			e.changes.Changed = append(e.changes.Changed, policy.Changed{Old: was, New: now})
-		case after:
-			e.changes.Added = append(e.changes.Added, now)
-		case before:
-			e.changes.Removed = append(e.changes.Removed, was)
-		}
-	}
-}
+// settle works out what the edit has come to.
+func (e *edit) settle() { e.changes = policy.Diff(e.was, e.set) }
 
 // putDoc writes a document with the change; was is what it is now (nil = it is
 // not there).

@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bytes"
 	"cmp"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -80,30 +78,6 @@ func (a *Agent) record(in intent, e *edit, was *policy.Set, p plan) (record, err
 		e.putDoc(d, nil)
 	}
 	return r, err
-}
-
-// pack writes changes as compressed JSON.
-func pack(d done) ([]byte, error) {
-	var buf bytes.Buffer
-	z := gzip.NewWriter(&buf)
-	if err := json.NewEncoder(z).Encode(d); err != nil {
-		return nil, fmt.Errorf("write history: %w", err)
-	}
-	if err := z.Close(); err != nil {
-		return nil, fmt.Errorf("write history: %w", err)
-	}
-	return buf.Bytes(), nil
-}
-
-func unpack(data []byte) (d done, err error) {
-	z, err := gzip.NewReader(bytes.NewReader(data))
-	if err == nil {
-		err = json.NewDecoder(z).Decode(&d)
-	}
-	if err != nil {
-		return d, fmt.Errorf("read history: %w", err)
-	}
-	return d, nil
 }
 
 // loadHistory reads the list from the store.

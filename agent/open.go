@@ -121,11 +121,12 @@ func (a *Agent) openFilter(pins string) (forget func() error, err error) {
 
 // enforce writes the rules and then attaches.
 func (a *Agent) enforce() error {
-	ch, err := a.kernel.Sync(policy.Compile(a.set, a.plan.ports, a.plan.caps, a.now()))
+	now := a.now()
+	ch, err := a.kernel.Sync(policy.Compile(a.set, a.plan.ports, a.plan.caps, now))
 	if err != nil {
 		return fmt.Errorf("write the rules: %w", err)
 	}
-	a.lastSync = a.now()
+	a.compiled, a.lastSync = now, now
 	a.log.Info("rules in force", "entries", a.set.Len(), "added", ch.Added, "updated", ch.Updated, "removed", ch.Removed)
 	a.detachOthers(a.plan.filter)
 	return a.attachFirst(a.plan.filter)
