@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/synward/synward/relay/account"
+	"github.com/synward/synward/relay/acme"
 )
 
 // Settings is the whole state that the relay should have, as the agent sends
@@ -17,6 +18,7 @@ import (
 type Settings struct {
 	Hostname     string            `json:"hostname"`
 	TLS          TLSSettings       `json:"tls"`
+	ACME         *acme.Config      `json:"acme,omitempty"` // get a certificate, instead of TLS
 	Accounts     []account.Account `json:"accounts"`
 	Scram        bool              `json:"scram,omitempty"` // offer SCRAM-SHA-256
 	Smarthosts   []Smarthost       `json:"smarthosts"`
@@ -114,6 +116,11 @@ func (c Config) Settings(accounts []account.Account) (Settings, error) {
 	if s.TLS.KeyPEM, err = readFile("relay.tls.key", c.TLS.Key); err != nil {
 		return Settings{}, err
 	}
+	ca, err := readFile("relay.acme.ca", c.ACME.CA)
+	if err != nil {
+		return Settings{}, err
+	}
+	s.ACME = c.ACME.settings(c.Hostname, ca)
 	if err := c.onward(&s); err != nil {
 		return Settings{}, err
 	}

@@ -3,14 +3,10 @@ package acme
 import (
 	"context"
 	"crypto/tls"
-	"encoding/pem"
 	"errors"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,33 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/letsencrypt/pebble/v2/ca"
-	"github.com/letsencrypt/pebble/v2/db"
-	"github.com/letsencrypt/pebble/v2/va"
-	"github.com/letsencrypt/pebble/v2/wfe"
+	"github.com/synward/synward/relay/acme/acmetest"
 )
 
-// authority is Pebble, Let's Encrypt's server for tests. Its validator connects
-// to the ports that it is told, of localhost.
-type authority struct {
-	*httptest.Server
-	pem string
-}
-
-func newAuthority(t *testing.T, httpPort, tlsPort int, validity uint64) *authority {
-	t.Helper()
-	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	quiet, store := log.New(io.Discard, "", 0), db.NewMemoryStore()
-	issuer := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {Description: "d", ValidityPeriod: validity}})
-	front := wfe.New(quiet, store, va.New(quiet, httpPort, tlsPort, true, "", store), issuer, nil, true, false, 1, 1)
-	a := &authority{Server: httptest.NewTLSServer(front.Handler())}
-	t.Cleanup(a.Close)
-	a.pem = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw}))
-	return a
-}
-
-func (a *authority) config(kind string) Config {
-	return Config{Directory: a.URL + wfe.DirectoryPath, CAPEM: a.pem, Email: "a@example.org", Challenge: kind, Hostname: "localhost"}
+func config(a *acmetest.Authority, kind string) Config {
+	return Config{Directory: a.Directory, CAPEM: a.CAPEM, Email: "a@example.org", Challenge: kind, Hostname: "localhost"}
 }
 
 // running is a keeper at work, with a listener for its challenges.
@@ -93,8 +67,8 @@ func TestBothChallenges(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "acme.json")
 			r := run(t, path, kind)
-			a := newAuthority(t, r.port, r.port, 0)
-			conf := a.config(kind)
+			a := acmetest.New(t, r.port, 0)
+			conf := config(a, kind)
 			if err := conf.Validate(); err != nil {
 				t.Fatal(err)
 			}
@@ -133,7 +107,7 @@ func TestBothChallenges(t *testing.T) {
 func TestRenewal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "acme.json")
 	r := run(t, path, HTTP01)
-	conf := newAuthority(t, r.port, r.port, 6).config(HTTP01) // seconds
+	conf := config(acmetest.New(t, r.port, 6), HTTP01) // seconds
 	r.Configure(&conf)
 	eventually(t, "a certificate", func() bool { return r.Certificate() != nil })
 	first := r.Certificate()
@@ -156,7 +130,7 @@ func TestRenewal(t *testing.T) {
 func TestRefusal(t *testing.T) {
 	r := run(t, filepath.Join(t.TempDir(), "acme.json"), HTTP01)
 	wrong := run(t, filepath.Join(t.TempDir(), "acme.json"), HTTP01) // answers 404
-	conf := newAuthority(t, wrong.port, wrong.port, 0).config(HTTP01)
+	conf := config(acmetest.New(t, wrong.port, 0), HTTP01)
 	r.Configure(&conf)
 	eventually(t, "an error", func() bool { return r.Status().Error != "" })
 	s := r.Status()
