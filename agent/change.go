@@ -38,6 +38,7 @@ func (a *Agent) change(ctx context.Context, in intent, fn func(*edit, plan) erro
 		ans.Warnings = append(ans.Warnings, err.Error())
 	}
 	ans.CutOff = cut
+	ans.Shorten(in.show)
 	if in.dryRun {
 		if ans.Impact, err = a.impact(e, plan); err != nil {
 			ans.Warnings = append(ans.Warnings, err.Error())
@@ -119,7 +120,7 @@ func (a *Agent) write(was *policy.Set, e *edit, p plan) (loader.Change, error) {
 	if _, err := a.kernel.Replace(policy.Compile(e.set, p.ports, p.caps, now)); err != nil {
 		return loader.Change{}, err
 	}
-	a.compiled = now
+	a.compiled, a.whole = now, time.Now()
 	return loader.Change{Added: len(e.changes.Added), Updated: len(e.changes.Changed), Removed: len(e.changes.Removed)}, nil
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/synward/synward/agent/control"
@@ -17,6 +18,7 @@ type intent struct {
 	command string  // for history
 	why     string
 	dryRun  bool
+	show    int           // of the entries of each kind in the answer; 0 = all
 	kill    bool          // end connections that no longer pass
 	confirm time.Duration // undo it after that time, unless it is confirmed; 0 = it stays
 	undoes  uint64        // the change that this one undoes
@@ -26,7 +28,8 @@ type intent struct {
 // asked is the intent of a request over the control socket.
 func asked(r *http.Request, command, why string, dryRun, kill bool) intent {
 	c := control.CallerOf(r.Context())
-	return intent{by: c.String(), uid: &c.UID, command: command, why: why, dryRun: dryRun, kill: kill}
+	show, _ := strconv.Atoi(r.URL.Query().Get("show")) // one that is none: all
+	return intent{show: show, by: c.String(), uid: &c.UID, command: command, why: why, dryRun: dryRun, kill: kill}
 }
 
 // own is the intent of the agent itself.
@@ -52,14 +55,17 @@ type edit struct {
 
 func newEdit(s *policy.Set) *edit { return &edit{was: s, set: s.Clone()} }
 
-// put adds or replaces an entry. Of one that means what it meant before, who
-// made it and when stays too.
-func (e *edit) put(entry policy.Entry) {
+// put adds or replaces an entry.
+func (e *edit) put(entry policy.Entry) { e.set.Put(e.kept(entry)) }
+
+// kept is an entry, and counts it, where it means what it meant before: who made
+// it and when stays too.
+func (e *edit) kept(entry policy.Entry) policy.Entry {
 	if was, there := e.was.Get(entry.Key()); there && was.Same(entry) {
-		entry = was
 		e.unchanged++
+		return was
 	}
-	e.set.Put(entry)
+	return entry
 }
 
 // remove takes an entry out, and says whether it was there.

@@ -19,6 +19,8 @@ func (a *Agent) explain(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.planning.RLock()
+	defer a.planning.RUnlock()
 	set, p := a.state()
 	ports := p.ports
 	if s := r.URL.Query().Get("port"); s != "" {

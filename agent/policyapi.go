@@ -2,7 +2,6 @@ package agent
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -69,20 +68,30 @@ func (a *Agent) applyPolicy(r *http.Request) (any, error) {
 
 // replaceOwn makes the own entries those of a file.
 func (e *edit) replaceOwn(entries []policy.Entry, by string, now time.Time) {
-	keep := map[policy.Key]bool{}
-	for _, entry := range entries {
-		entry.By, entry.At = by, now
-		if twin, ok := e.set.Get(byCommand(entry)); ok && twin.Same(asCommand(entry)) {
-			entry = twin
+	wanted := policy.Collect(func(yield func(policy.Entry) bool) {
+		for _, entry := range entries {
+			entry.By, entry.At = by, now
+			if twin, ok := e.set.Get(byCommand(entry)); ok && twin.Same(asCommand(entry)) {
+				entry = twin
+			}
+			if !yield(e.kept(entry)) {
+				return
+			}
 		}
-		keep[entry.Key()] = true
-		e.put(entry)
-	}
-	for _, old := range slices.Collect(e.set.All()) {
-		if isOwn(old) && !old.Expired(now) && !keep[old.Key()] {
-			e.remove(old.Key())
+	})
+	// Made anew and not changed one by one: it may be a million that come or go.
+	e.set = policy.Collect(func(yield func(policy.Entry) bool) {
+		for old := range e.set.All() {
+			if (!isOwn(old) || old.Expired(now)) && !yield(old) {
+				return
+			}
 		}
-	}
+		for entry := range wanted.All() {
+			if !yield(entry) {
+				return
+			}
+		}
+	})
 }
 
 // asCommand is the entry as a command would have made it.

@@ -16,17 +16,24 @@ const interval = 30 * time.Second
 
 // ease is how much longer the agent leaves the kernel's rules alone than a
 // comparison takes: one of a million prefixes keeps a core busy for seconds, and
-// changes wait for it. perEntry is what one takes at least, before the first.
+// changes wait for it. perEntry is what one takes at least.
 const (
 	ease     = 200
 	perEntry = 5 * time.Microsecond
 )
 
+// rested says whether the kernel's rules may be compared: not too soon after
+// they have been written, or compared, whole.
+func (a *Agent) rested() bool {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	set, _ := a.state()
+	return time.Since(a.whole) > max(a.took, time.Duration(set.Len())*perEntry)*ease
+}
+
 // reconcileLoop makes the kernel equal the policy: what a change has not brought
 // there, what ends when an entry expires, and all of it from time to time.
 func (a *Agent) reconcileLoop(ctx context.Context) error {
-	set, _ := a.state()
-	rested := time.Now().Add(time.Duration(set.Len()) * perEntry * ease) // when the next comparison may come
 	for clock := newStepClock(); ; {
 		wait := interval
 		set, _ := a.state()
@@ -51,10 +58,8 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 		}
 		a.problem("confirmation", a.rollBack(ctx))
 		a.expire()
-		if began := time.Now(); clock.stepped() || began.After(rested) {
+		if clock.stepped() || a.rested() {
 			a.reconcile()
-			set, _ := a.state()
-			rested = began.Add(max(time.Since(began), time.Duration(set.Len())*perEntry) * ease)
 		} else {
 			a.reattach()
 		}
@@ -134,12 +139,12 @@ func (a *Agent) reattach() {
 
 // resync writes a set's rules.
 func (a *Agent) resync(set *policy.Set, p plan) error {
-	now := a.now()
+	now, began := a.now(), time.Now()
 	ch, err := a.kernel.Sync(policy.Compile(set, p.ports, p.caps, now))
 	if err != nil {
 		return fmt.Errorf("write the rules: %w", err)
 	}
-	a.compiled = now
+	a.compiled, a.whole, a.took = now, time.Now(), time.Since(began)
 	a.mu.Lock()
 	a.lastSync = a.now()
 	a.mu.Unlock()

@@ -154,7 +154,7 @@ func index(set *policy.Set, known map[string]feed) map[string]*subject {
 		out[s.id()] = s
 	}
 	latest := map[string]time.Time{}
-	for e := range set.All() {
+	for e := range set.Having(policy.Derived) {
 		var s *subject
 		switch {
 		case e.Name != "":
