@@ -40,6 +40,8 @@ type Options struct {
 	// It should outlive the process, or a restart would tell which those are.
 	// Empty: a random one.
 	Secret []byte
+	// Certificates has the certificate where Settings ask for ACME; nil: none.
+	Certificates Certificates
 	// DrainTime is how long sessions may go on after Run's context ends; 0: 20 s.
 	DrainTime time.Duration
 }
@@ -87,6 +89,9 @@ const (
 // New returns a server that waits for its first Apply.
 func New(o Options) *Server {
 	o.DrainTime = orDefault(o.DrainTime, defaultDrain)
+	if o.Certificates == nil {
+		o.Certificates = noCertificates{}
+	}
 	s := &Server{
 		opt: o, queue: o.Queue, events: o.Events, log: o.Log.With("component", "relay"),
 		logins: newLogins(time.Now), denials: newDenials(maxDenied), began: time.Now(), hand: newHandover(),
@@ -122,17 +127,27 @@ func (s *Server) Apply(set Settings) error {
 			return err
 		}
 	}
-	c.tls = serverTLS(cert)
+	c.tls = serverTLS(s.certs(set), cert)
 	if s.opt.Reconfigure != nil {
 		if err := s.opt.Reconfigure(set); err != nil {
 			return err
 		}
 	}
+	s.opt.Certificates.Configure(set.ACME)
 	if s.state.Swap(c) == nil {
 		close(s.ready)
 	}
 	s.log.Info("settings in force", "hash", c.hash, "accounts", len(c.accounts), "smarthosts", len(set.Smarthosts), "self_signed", c.cert == nil)
 	return nil
+}
+
+// certs is where a certificate may come from under these settings, other than
+// from themselves.
+func (s *Server) certs(set Settings) Certificates {
+	if set.ACME == nil {
+		return noCertificates{}
+	}
+	return s.opt.Certificates
 }
 
 // ownCert is the self-signed certificate for where none is given. It stays the

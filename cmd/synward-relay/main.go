@@ -19,6 +19,7 @@ import (
 
 	"github.com/synward/synward/cmd/logto"
 	"github.com/synward/synward/relay"
+	"github.com/synward/synward/relay/acme"
 	"github.com/synward/synward/relay/admin"
 	"github.com/synward/synward/relay/deliver"
 	"github.com/synward/synward/relay/queue"
@@ -92,9 +93,10 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 		log.Warn("a restart will show SCRAM clients other salts for unknown names", "error", err)
 	}
 	events := relay.NewEvents(time.Now)
+	certs := acme.New(acme.Options{Path: filepath.Join(spool, "acme.json"), Log: log, Now: time.Now})
 	engine := deliver.New(deliver.Options{Queue: q, Observe: observer(events), Log: log})
 	front := relay.New(relay.Options{
-		Listeners: socks.smtp, Queue: q, Events: events, Quotas: quotas, Log: log, Secret: secret,
+		Listeners: socks.smtp, Queue: q, Events: events, Quotas: quotas, Log: log, Secret: secret, Certificates: certs,
 		Reconfigure: (&onward{engine: engine, log: log}).apply,
 	})
 	handler := admin.Handler(admin.Options{
@@ -120,6 +122,10 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	parts.Go(func() error { return front.Run(ctx) })
 	parts.Go(func() error { return engine.Run(ctx) })
 	parts.Go(func() error { return quotas.Run(ctx) })
+	parts.Go(func() error { return certs.Run(ctx) })
+	for _, l := range socks.acme {
+		parts.Go(func() error { return certs.Serve(ctx, l.TLS, l.Net) })
+	}
 	err = parts.Wait()
 	log.Info("stopped taking and sending mail")
 	endAdmin()

@@ -120,6 +120,7 @@ func reload(ctx context.Context, a *agent.Agent, was, now file, log *slog.Logger
 		"log":            was.Log == now.Log,
 		"relay.enabled":  was.Relay.Enabled == now.Relay.Enabled,
 		"relay.listen":   reflect.DeepEqual(was.Relay.Listen, now.Relay.Listen),
+		"relay.acme":     sameACME(was.Relay.ACME, now.Relay.ACME),
 		"relay.user":     was.Relay.User == now.Relay.User,
 		"relay.spool":    was.Relay.Spool == now.Relay.Spool,
 	} {
