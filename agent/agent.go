@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/droplog"
 	"github.com/synward/synward/agent/policy"
 	"github.com/synward/synward/agent/store"
 	"github.com/synward/synward/agent/supervise"
@@ -86,6 +87,7 @@ const (
 
 // Agent is the daemon.
 type Agent struct {
+	base    *slog.Logger // for parts, each with a component of its own
 	log     *slog.Logger
 	version string
 	now     func() time.Time
@@ -102,6 +104,7 @@ type Agent struct {
 	journal  journals
 	events   *ring[control.Event]
 	outcomes *ring[json.RawMessage]
+	drops    *droplog.Log
 	wake     chan struct{} // asks for a reconcile
 	relink   chan struct{} // asks for one of the interfaces alone
 
@@ -173,6 +176,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.watchLinks(ctx) })
 	g.Go(func() error { return a.pumpEvents(ctx) })
 	g.Go(func() error { return a.watchUse(ctx) })
+	g.Go(func() error { return a.drops.Run(ctx) })
 	if a.relay != nil {
 		g.Go(func() error { return a.relay.Run(ctx) })
 		g.Go(func() error { return a.followRelay(ctx) })
