@@ -114,18 +114,16 @@ func portStatus(p rule.Port) control.Port {
 func (a *Agent) ownStatus(set *policy.Set) *control.AgentStatus {
 	now := a.now()
 	st := &control.AgentStatus{Version: a.version, PID: os.Getpid(), Since: a.began, NextExpiry: set.NextExpiry(now)}
-	st.Entries, st.Deny = set.Len(), set.Count(policy.Denies)
-	st.Allow = st.Entries - st.Deny
-	for e := range set.Having(policy.Expires) {
+	for e := range set.All() {
+		st.Entries++
 		switch {
-		case !e.Expired(now):
-			continue
+		case e.Expired(now):
+			st.Expired++
 		case e.Action == policy.Allow:
-			st.Allow--
+			st.Allow++
 		default:
-			st.Deny--
+			st.Deny++
 		}
-		st.Expired++
 	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()

@@ -109,17 +109,23 @@ func (a *Agent) readOutcomes(ctx context.Context) error {
 	return errors.Join(lines.Err(), io.EOF)
 }
 
-// outcome keeps one. The relay's own log has a line of it already.
+// outcome keeps one, and logs what an operator should see.
 func (a *Agent) outcome(line []byte) {
 	var o struct {
-		Kind   string `json:"kind"`
-		Source string `json:"source"`
-		Item   string `json:"item"`
+		Kind    string `json:"kind"`
+		Source  string `json:"source"`
+		Item    string `json:"item"`
+		Message string `json:"message"`
 	}
 	if err := json.Unmarshal(line, &o); err != nil {
 		a.log.Warn("odd line from the relay", "error", err)
 		return
 	}
 	a.outcomes.add(bytes.Clone(line))
-	a.log.Debug("outcome", "kind", o.Kind, "source", o.Source, "item", o.Item)
+	log := a.log.Debug
+	switch o.Kind {
+	case "auth-failure", "unauthorized", "bounced":
+		log = a.log.Info
+	}
+	log("session outcome", "kind", o.Kind, "source", o.Source, "item", o.Item, "message", o.Message)
 }

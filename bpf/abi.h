@@ -5,7 +5,7 @@
 #include <linux/types.h>
 #include <stdbool.h>
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 #define MAX_PORTS 8 /* protected ports; equals rule.MaxPorts */
 #define MAX_STEPS 8 /* steps of a rule that are followed; equals rule.MaxSteps */
 #define HALVES 2    /* a policy in force and the next one, see struct state */
@@ -42,11 +42,13 @@ enum decision {
  * and which index of it may answer before the tries. */
 struct state {
 	__u32 version; /* ABI_VERSION */
-	__u32 current; /* half in bit 0; above it 0 = no index, or the index + 1 */
+	__u32 current; /* the half, its index and how fine that is: HALF and so on */
 	__u64 build;   /* hash of the object whose program is in force */
 };
 #define HALF(current) ((current) & 1)
-#define INDEX(current) ((current) >> 1)
+#define INDEX(current) ((current) >> 1 & 0x7f)	 /* 0 = none; or the index + 1 */
+#define GRAIN4(current) ((current) >> 8 & 0x1f)	 /* a bit of touched4: 2^… addresses */
+#define GRAIN6(current) ((current) >> 16 & 0x1f) /* of touched6: 2^… hashes */
 #define INDEXES 2
 
 struct port {
@@ -56,17 +58,6 @@ struct port {
 	__u8 reset;    /* refuse by a RST, not by silence */
 	__u8 forward;  /* the server is not a socket of this host */
 	__u8 pad[2];
-};
-
-/* One half's settings. */
-struct config {
-	struct port ports[MAX_PORTS];
-	__u32 ipv6_prefix; /* bits of an IPv6 address that make a source */
-	__u32 enforcing;   /* any port enforces: what hides its port is dropped */
-	__u64 seed;	   /* secret of the rate table's hash */
-	__u64 netns;	   /* cookie of the namespace whose sockets count */
-	__u32 epoch;	   /* of the ledger: accounts of an earlier one do not count */
-	__u32 pad;
 };
 
 struct prefix4 {
@@ -79,9 +70,14 @@ struct prefix6 {
 	__be32 addr[4];
 };
 
-/* What the longest matching prefix says: per port the index of the entry that
- * decides. After `expires` the rule at `next` says it instead. Index 0 of the
- * rules is not used: a miss goes straight to the ports' defaults. */
+/* What the longest matching prefix says, as a trie and the index hold it: 0 for
+ * nothing, the entry for every port and for ever (DIRECT and its index), or else
+ * the index of a rule. */
+#define DIRECT 0x80000000
+
+/* Where ports or times differ: per port the index of the entry that decides. After `expires` the
+ * rule at `next` says it instead. Index 0 of the rules is not used: a miss goes straight to the
+ * ports' defaults. */
 struct rule {
 	__u32 entry[MAX_PORTS]; /* below MAX_PORTS: that port's default */
 	__u32 expires;		/* CLOCK_BOOTTIME seconds; 0 = never */
@@ -100,8 +96,33 @@ struct entry {
 	__u8 pad[2];
 };
 
+/* One half's settings. */
+#define PORT_HASHES 64
+#define PORT_HASH(port, spread) ((__u32)((port) * (spread)) >> 26)
+struct config {
+	struct port ports[MAX_PORTS];
+	__u8 slots[PORT_HASHES];	  /* hash of a port's number → where it would be in ports */
+	struct entry defaults[MAX_PORTS]; /* for a source that no rule covers */
+	__u32 ipv6_prefix;		  /* bits of an IPv6 address that make a source */
+	__u32 enforcing;		  /* any port enforces: what hides its port is dropped */
+	__u64 seed;			  /* secret of the rate table's hash */
+	__u64 netns;			  /* cookie of the namespace whose sockets count */
+	__u32 epoch;  /* of the ledger: accounts of an earlier one do not count */
+	__u32 spread; /* the hash of port numbers: a factor that keeps these apart */
+};
+
+/* Ranges of addresses, in order: where each begins within its chunk, and what
+ * it says. A page is one element: the search within it calls nothing. */
+#define PAGE_RANGES 512
+struct page {
+	__u32 from[PAGE_RANGES];
+	__u32 says[PAGE_RANGES];
+};
+#define ASK_TRIE 0xffffffff /* a range says: prefixes longer than the index sees */
+
 /* Where the ranges of a chunk of the address space stand: of an IPv4 /16, or of
- * an IPv6 /32. With no ranges the whole chunk has one rule, `first`. */
+ * an IPv6 /32. They are in one page, or they begin one. With no ranges the whole
+ * chunk says one thing, `first`. */
 struct chunk {
 	__u32 first;
 	__u32 count;
@@ -120,15 +141,16 @@ struct index {
 	__u32 mask6; /* of the hash table, a power of two less one */
 };
 
-/* A range of a chunk, in order: its first address within the chunk in the upper
- * half, the rule in the lower. */
-#define RANGE_FROM(r) ((__u64)(r) >> 32)
-#define RANGE_RULE(r) ((__u32)(r))
-#define ASK_TRIE 0xffffffff /* as a rule: prefixes longer than the index sees */
-
 struct hit {
 	__u64 count;
 	__u64 last; /* CLOCK_MONOTONIC ns, coarse */
+};
+
+/* An entry with its hits: one line of a CPU's cache, where the map begins one. */
+struct row {
+	struct entry entry;
+	struct hit hit;
+	__u64 pad[2];
 };
 
 /* What is counted together: an entry, and a source's address as far as it
@@ -199,15 +221,17 @@ struct probe {
 
 _Static_assert(sizeof(struct state) == 16, "state");
 _Static_assert(sizeof(struct port) == 8, "port");
-_Static_assert(sizeof(struct config) == MAX_PORTS * 8 + 32, "config");
+_Static_assert(sizeof(struct config) == MAX_PORTS * 40 + PORT_HASHES + 32, "config");
 _Static_assert(sizeof(struct prefix4) == 8, "prefix4");
 _Static_assert(sizeof(struct prefix6) == 20, "prefix6");
 _Static_assert(sizeof(struct rule) == MAX_PORTS * 4 + 8, "rule");
 _Static_assert(sizeof(struct entry) == 32, "entry");
+_Static_assert(sizeof(struct page) == PAGE_RANGES * 8, "page");
 _Static_assert(sizeof(struct chunk) == 8, "chunk");
 _Static_assert(sizeof(struct chunk6) == 16, "chunk6");
 _Static_assert(sizeof(struct index) == 8, "index");
 _Static_assert(sizeof(struct hit) == 16, "hit");
+_Static_assert(sizeof(struct row) == 64, "row");
 _Static_assert(sizeof(struct counter) == 16, "counter");
 _Static_assert(sizeof(struct event) == 48, "event");
 _Static_assert(sizeof(struct probe) == 24, "probe");

@@ -75,10 +75,26 @@ static __always_inline struct meter *find_meter(__u64 tag, __u64 now, bool take)
 	return 0;
 }
 
-/* REASON_RATE, or why the filter cannot tell (that passes), or 0: within the
- * cap. One connection is used up, unless this is only a look. */
+/* Would one connection more be over the rate? Uses up nothing. */
+static __always_inline bool is_over_rate(const struct config *cfg, const struct entry *e,
+					 const struct source *s, __u64 now)
+{
+	struct meter *m;
+	__u64 tat;
+
+	if (!e->interval)
+		return false;
+	m = find_meter(source_tag(cfg, s), now, false);
+	if (!m)
+		return false;
+	tat = LOAD(m->tat);
+	return tat > now && tat - now > e->tolerance;
+}
+
+/* Uses up one connection of the rate. REASON_RATE, or why the filter cannot tell
+ * (that passes), or 0: within the cap. */
 __noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
-				const struct source *s, bool look)
+				const struct source *s)
 {
 	struct meter *m;
 	__u64 now, old, base;
@@ -88,15 +104,15 @@ __noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
 	if (!e->interval)
 		return 0;
 	now = bpf_ktime_get_coarse_ns();
-	m = find_meter(source_tag(cfg, s), now, !look);
+	m = find_meter(source_tag(cfg, s), now, true);
 	if (!m)
-		return look ? 0 : REASON_RATE_FULL;
+		return REASON_RATE_FULL;
 	for (int i = 0; i < CAS_TRIES; i++) {
 		old = LOAD(m->tat);
 		base = old > now ? old : now;
 		if (base - now > e->tolerance)
 			return REASON_RATE;
-		if (look || __sync_val_compare_and_swap(&m->tat, old, base + e->interval) == old)
+		if (__sync_val_compare_and_swap(&m->tat, old, base + e->interval) == old)
 			return 0;
 	}
 	return REASON_INTERNAL;

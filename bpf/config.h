@@ -17,15 +17,12 @@ static __always_inline const struct config *current_config(__u32 *current)
 	return bpf_map_lookup_elem(&configs, &half);
 }
 
-/* The functions that are not inlined are so for the verifier's sake: it looks
- * at each once, and not once for every way that leads there. docs/kernels.md has
- * the counts; all inlined, an early and smaller form was 862,000 instructions. */
-__noinline __u32 find_slot(const struct config *cfg, __be16 port)
+/* The slot of a protected port, or MAX_PORTS. No loop: every packet pays for it,
+ * and the verifier would follow each way out. */
+static __always_inline __u32 find_slot(const struct config *cfg, __be16 port)
 {
-	if (!cfg || !port)
-		return MAX_PORTS;
-	for (int i = 0; i < MAX_PORTS; i++)
-		if (cfg->ports[i].number == port)
-			return i;
-	return MAX_PORTS;
+	__u32 slot = cfg->slots[PORT_HASH(port, cfg->spread)] & (MAX_PORTS - 1);
+
+	/* slots that are not in use have port 0 */
+	return port && cfg->ports[slot].number == port ? slot : MAX_PORTS;
 }

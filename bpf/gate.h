@@ -192,6 +192,6 @@ __noinline enum reason admit(const struct config *cfg, const struct entry *e,
 	}
 	if (is_full(e, &source))
 		return REASON_CONNECTIONS;
-	over = cap_rate(cfg, e, &source, false);
+	over = cap_rate(cfg, e, &source);
 	return over == REASON_RATE ? over : take_slot(e, &source, &flow);
 }

@@ -15,52 +15,65 @@ static __always_inline bool is_touched(void *bits, __u32 index, __u32 hash)
 	return !w || (*w >> (hash & 63)) & 1;
 }
 
-/* The rule of the last range that starts at or before the address. The search
- * takes no branches: with them the verifier would look at every way through. */
-static __always_inline bool search_ranges(void *table, const struct chunk *c, __u32 addr,
-					  __u32 *rule)
+/* What the last range says that begins at or before the address. The searches
+ * take no branches: with them the verifier would look at every way through. */
+static __always_inline __u32 search_page(const struct page *page, __u32 at, __u32 n, __u32 addr)
 {
-	__u32 at = c->first, n = c->count, step, probe;
-	__u64 *range, below;
+	__u32 step, before;
 
-	for (int i = 0; i < 24 && n > 1; i++) {
+	for (int i = 0; i < 10 && n > 1; i++) {
 		step = n >> 1;
-		probe = at + step;
-		range = bpf_map_lookup_elem(table, &probe);
-		if (!range)
-			return false;
-		below = (RANGE_FROM(*range) - (__u64)addr - 1) >> 63;
-		at += step & -(__u32)below;
+		before = ((__u64)page->from[(at + step) & (PAGE_RANGES - 1)] - addr - 1) >> 63;
+		at += step & -before;
 		n -= step;
 	}
-	range = bpf_map_lookup_elem(table, &at);
-	if (!range)
+	return page->says[at & (PAGE_RANGES - 1)];
+}
+
+static __always_inline bool search_ranges(void *table, const struct chunk *c, __u32 addr,
+					  __u32 *says)
+{
+	__u32 first = c->first / PAGE_RANGES, place = first, step, probe, n;
+	struct page *page;
+
+	/* more than one page: it begins the first */
+	n = (c->count + PAGE_RANGES - 1) / PAGE_RANGES;
+	for (int i = 0; i < 16 && n > 1; i++) {
+		step = n >> 1;
+		probe = place + step;
+		page = bpf_map_lookup_elem(table, &probe);
+		if (!page)
+			return false;
+		place += step & -(__u32)(((__u64)page->from[0] - addr - 1) >> 63);
+		n -= step;
+	}
+	page = bpf_map_lookup_elem(table, &place);
+	if (!page)
 		return false;
-	*rule = RANGE_RULE(*range);
+	n = c->count - (place - first) * PAGE_RANGES;
+	if (n > PAGE_RANGES)
+		n = PAGE_RANGES;
+	*says = search_page(page, c->first, n, addr);
 	return true;
 }
 
-__noinline bool ask_index4(__u32 index, __be32 source, __u32 *rule)
+__noinline bool ask_index4(__u32 index, __be32 source, __u32 *says)
 {
 	__u32 addr = bpf_ntohl(source), place = index * CHUNKS4 + (addr >> 16);
 	struct chunk *c;
 	void *table;
 
-	if (!rule)
+	if (!says)
 		return false;
-	if (!is_touched(&touched4, index, addr >> 8)) {
-		*rule = 0;
-		return true;
-	}
 	c = bpf_map_lookup_elem(&chunks4, &place);
 	if (!c)
 		return false;
 	if (!c->count) {
-		*rule = c->first;
+		*says = c->first;
 		return true;
 	}
-	table = bpf_map_lookup_elem(&ranges4, &index);
-	return table && search_ranges(table, c, addr & 0xffff, rule);
+	table = bpf_map_lookup_elem(&pages4, &index);
+	return table && search_ranges(table, c, addr & 0xffff, says);
 }
 
 static __always_inline __u32 hash32(__be32 key)
@@ -68,17 +81,18 @@ static __always_inline __u32 hash32(__be32 key)
 	return key * 0x9e3779b1u;
 }
 
-__noinline bool ask_index6(__u32 index, __be32 head, __be32 next, __u32 *rule)
+__noinline bool ask_index6(__u32 current, __be32 head, __be32 next, __u32 *says)
 {
+	__u32 index = INDEX(current) - 1;
 	struct index *x = bpf_map_lookup_elem(&indexes, &index);
 	__u32 hash = hash32(head), place;
 	struct chunk6 *c;
 	void *table;
 
-	if (!rule || !x || !x->v6)
+	if (!says || !x || !x->v6)
 		return false;
-	if (!is_touched(&touched6, index, hash >> 8)) {
-		*rule = 0;
+	if (!is_touched(&touched6, index, hash >> GRAIN6(current))) {
+		*says = 0;
 		return true;
 	}
 	table = bpf_map_lookup_elem(&chunks6, &index);
@@ -92,19 +106,27 @@ __noinline bool ask_index6(__u32 index, __be32 head, __be32 next, __u32 *rule)
 		if (c->key != head)
 			continue;
 		if (!c->chunk.count) {
-			*rule = c->chunk.first;
+			*says = c->chunk.first;
 			return true;
 		}
-		table = bpf_map_lookup_elem(&ranges6, &index);
-		return table && search_ranges(table, &c->chunk, bpf_ntohl(next), rule);
+		table = bpf_map_lookup_elem(&pages6, &index);
+		return table && search_ranges(table, &c->chunk, bpf_ntohl(next), says);
 	}
 	return false;
 }
 
 /* False: the trie has to say. */
-static __always_inline bool ask_index(__u32 index, const struct packet *p, __u32 *rule)
+static __always_inline bool ask_index(__u32 current, const struct packet *p, __u32 *says)
 {
+	__u32 index = INDEX(current) - 1, addr = bpf_ntohl(p->source[3]);
+
 	if (p->v6)
-		return ask_index6(index, p->source[0], p->source[1], rule);
-	return ask_index4(index, p->source[3], rule);
+		return ask_index6(current, p->source[0], p->source[1], says);
+	/* Here and not in ask_index4: most strangers end here, and a call's return
+	 * costs as much as a cache miss where the CPU needs Safe RET. */
+	if (!is_touched(&touched4, index, addr >> GRAIN4(current))) {
+		*says = 0;
+		return true;
+	}
+	return ask_index4(index, p->source[3], says);
 }

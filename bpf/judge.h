@@ -29,18 +29,15 @@ static __always_inline void give_up(struct outcome *o)
 }
 
 /* The policy's verdict on a packet to a protected port. */
-static __always_inline bool decide(__u32 current, const struct packet *p, bool probe,
+static __always_inline bool decide(const struct config *cfg, __u32 current, const struct packet *p,
 				   struct match *m, struct outcome *o)
 {
-	if (!match(current, p, o->slot, m)) {
+	if (!match(cfg, current, p, o->slot, m)) {
 		give_up(o);
 		return false;
 	}
-	if (m->index >= MAX_PORTS) {
+	if (m->index >= MAX_PORTS)
 		o->entry = m->entry->id;
-		if (!probe && p->syn)
-			count_hit(HALF(current), m->index);
-	}
 	if (m->entry->decision != DECISION_PASS) {
 		refuse(o, m->index < MAX_PORTS ? REASON_NO_ENTRY : REASON_DENIED);
 		return false;
@@ -71,8 +68,15 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 curren
 	struct source source;
 	struct match m = {};
 	enum reason over;
+	__u64 now;
+	bool may = decide(cfg, current, p, &m, o);
 
-	if (!decide(current, p, q, &m, o))
+	if (!may && !o->entry)
+		return;
+	now = bpf_ktime_get_coarse_ns();
+	if (m.hit && !q)
+		count_hit(m.hit, now);
+	if (!may)
 		return;
 	if (p->fragment) { /* no stack sends one: RFC 1858, RFC 3128 */
 		refuse(o, REASON_FRAGMENT);
@@ -87,7 +91,10 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 curren
 		refuse(o, REASON_CONNECTIONS);
 		return;
 	}
-	over = cap_rate(cfg, m.entry, &source, q || !cfg->ports[o->slot & (MAX_PORTS - 1)].forward);
+	if (q || !cfg->ports[o->slot & (MAX_PORTS - 1)].forward)
+		over = is_over_rate(cfg, m.entry, &source, now) ? REASON_RATE : 0;
+	else
+		over = cap_rate(cfg, m.entry, &source);
 	if (over == REASON_RATE)
 		refuse(o, over);
 	else if (over)
@@ -105,7 +112,7 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 	enum birth birth;
 	enum reason over;
 
-	if ((port->all || p->fragment) && !decide(current, p, true, &m, o)) {
+	if ((port->all || p->fragment) && !decide(cfg, current, p, &m, o)) {
 		if (o->decision == DECISION_DROP)
 			refuse(o, p->fragment ? REASON_FRAGMENT : REASON_SEGMENT);
 		return;
@@ -120,7 +127,7 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 		refuse(o, REASON_STRAY);
 		return;
 	}
-	if (!decide(current, p, true, &m, o))
+	if (!decide(cfg, current, p, &m, o))
 		return; /* its entry went between the SYN and this */
 	make_source(cfg, m.entry, p->source, &source);
 	over = admit(cfg, m.entry, &source, &flow);

@@ -22,7 +22,7 @@ static __always_inline bool find_account(const struct config *cfg, __u32 current
 		return false;
 	__builtin_memcpy(p.source, f->saddr, sizeof(p.source));
 	p.v6 = p.source[0] || p.source[1] || p.source[2] != bpf_htonl(0xffff);
-	if (!match(current, &p, slot, &m) || m.entry->decision != DECISION_PASS)
+	if (!match(cfg, current, &p, slot, &m) || m.entry->decision != DECISION_PASS)
 		return false;
 	make_source(cfg, m.entry, p.source, s);
 	return true;

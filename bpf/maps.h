@@ -40,7 +40,7 @@ struct {
 	__type(value, struct config);
 } configs SEC(".maps");
 
-/* half → prefix → index into rules. The agent writes, attempts read. */
+/* half → prefix → what it says (abi.h). The agent writes, attempts read. */
 MAP_OF_MAPS(prefixes4, HALVES, BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC, struct prefix4, __u32);
 
 MAP_OF_MAPS(prefixes6, HALVES, BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC, struct prefix6, __u32);
@@ -57,9 +57,10 @@ struct {
 	__type(value, struct index);
 } indexes SEC(".maps");
 
-/* index * TOUCHED_WORDS + address / 2^14 → a bit for each IPv4 /24 that a prefix
- * touches, 2 MiB an index. Most strangers are answered here. The same for IPv6,
- * with a hash of the /32. */
+/* index * TOUCHED_WORDS + … → a bit for each stretch of IPv4 addresses that a
+ * prefix touches: for each /24 in a large policy (2 MiB an index), for each /16 in
+ * a small one, which stays in the CPU's nearest cache: see GRAIN4. Most strangers
+ * are answered here. The same for IPv6, with a hash of the /32. */
 #define TOUCHED_WORDS (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -87,22 +88,23 @@ struct {
 	__type(value, struct chunk);
 } chunks4 SEC(".maps");
 
-/* index → hash table of the touched /32s; index → ranges. Sized for the policy. */
+/* index → hash table of the touched /32s; index → pages of ranges. Sized for the policy. */
 MAP_OF_MAPS(chunks6, INDEXES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32,
 	    struct chunk6);
 
-MAP_OF_MAPS(ranges4, INDEXES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32, __u64);
+MAP_OF_MAPS(pages4, INDEXES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32,
+	    struct page);
 
-MAP_OF_MAPS(ranges6, INDEXES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32, __u64);
+MAP_OF_MAPS(pages6, INDEXES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32,
+	    struct page);
 
-/* half → index → rule, entry, hit. The agent writes the first two, attempts
- * read; attempts count hits, the agent reads them. A rule's slot is written
- * before a trie points to it and reused only after a grace period. */
+/* half → index → rule; entry with its hits. The agent writes rules and entries,
+ * attempts read them and count hits. A slot is written before a trie points to it
+ * and reused only after a grace period. Rows are memory-mapped: they then begin
+ * a page, and an entry's caps change beside hits that are being counted. */
 MAP_OF_MAPS(rules, HALVES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP, __u32, struct rule);
 
-MAP_OF_MAPS(entries, HALVES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP, __u32, struct entry);
-
-MAP_OF_MAPS(hits, HALVES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP, __u32, struct hit);
+MAP_OF_MAPS(rows, HALVES, BPF_MAP_TYPE_ARRAY, BPF_F_INNER_MAP | BPF_F_MMAPABLE, __u32, struct row);
 
 /* reason * (MAX_PORTS + 1) + slot → packets; slot MAX_PORTS is for packets
  * whose port is not in sight. Packets write their CPU's, the agent reads. */
@@ -170,6 +172,8 @@ struct bucket {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, BUCKETS);
+	__uint(map_flags,
+	       BPF_F_MMAPABLE); /* for the sake of its alignment: a bucket is a cache line */
 	__type(key, __u32);
 	__type(value, struct bucket);
 } meters SEC(".maps");

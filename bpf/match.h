@@ -8,17 +8,18 @@
 
 /* The answer of the policy, before any cap. */
 struct match {
-	struct entry *entry;
-	__u32 index; /* of the entry; below MAX_PORTS it is a port's default */
+	const struct entry *entry;
+	struct hit *hit; /* of the entry; a port's default has none */
+	__u32 index;	 /* of the entry; below MAX_PORTS it is a port's default */
 };
 
-/* The slot of the rule of the longest matching prefix; 0 = none. */
-static __always_inline bool find_rule(__u32 current, const struct packet *p, __u32 *index)
+/* What the longest matching prefix says: see DIRECT. */
+static __always_inline bool find_rule(__u32 current, const struct packet *p, __u32 *says)
 {
 	__u32 half = HALF(current), *found;
 	void *trie;
 
-	if (INDEX(current) && ask_index(INDEX(current) - 1, p, index) && *index != ASK_TRIE)
+	if (INDEX(current) && ask_index(current, p, says) && *says != ASK_TRIE)
 		return true;
 
 	if (p->v6) {
@@ -37,7 +38,7 @@ static __always_inline bool find_rule(__u32 current, const struct packet *p, __u
 			return false;
 		found = bpf_map_lookup_elem(trie, &key);
 	}
-	*index = found ? *found : 0;
+	*says = found ? *found : 0;
 	return true;
 }
 
@@ -74,20 +75,29 @@ __noinline bool follow_rule(__u32 half, __u32 index, __u32 slot, __u32 *entry)
 }
 
 /* False: the maps are not what they should be, the filter cannot decide. */
-static __always_inline bool match(__u32 current, const struct packet *p, __u32 slot,
-				  struct match *m)
+static __always_inline bool match(const struct config *cfg, __u32 current, const struct packet *p,
+				  __u32 slot, struct match *m)
 {
-	__u32 rule = 0, half = HALF(current);
+	__u32 says = 0, half = HALF(current);
+	struct row *row;
 	void *table;
 
 	m->index = slot;
-	if (!find_rule(current, p, &rule))
+	if (!find_rule(current, p, &says))
 		return false;
-	if (rule && !follow_rule(half, rule, slot, &m->index))
+	if (says & DIRECT)
+		m->index = says & ~DIRECT;
+	else if (says && !follow_rule(half, says, slot, &m->index))
 		return false;
-	table = bpf_map_lookup_elem(&entries, &half);
-	if (!table)
+	if (m->index < MAX_PORTS) { /* a stranger: no other map, no call */
+		m->entry = &cfg->defaults[m->index & (MAX_PORTS - 1)];
+		return true;
+	}
+	table = bpf_map_lookup_elem(&rows, &half);
+	row = table ? bpf_map_lookup_elem(table, &m->index) : 0;
+	if (!row)
 		return false;
-	m->entry = bpf_map_lookup_elem(table, &m->index);
-	return m->entry != 0;
+	m->entry = &row->entry;
+	m->hit = &row->hit;
+	return true;
 }

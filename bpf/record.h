@@ -34,15 +34,10 @@ static __always_inline void count_packet(const struct outcome *o)
 		c->enforced++;
 }
 
-static __always_inline void count_hit(__u32 half, __u32 index)
+static __always_inline void count_hit(struct hit *hit, __u64 now)
 {
-	void *table = bpf_map_lookup_elem(&hits, &half);
-	struct hit *hit = table ? bpf_map_lookup_elem(table, &index) : 0;
-
-	if (!hit)
-		return;
 	__sync_fetch_and_add(&hit->count, 1);
-	hit->last = bpf_ktime_get_coarse_ns();
+	hit->last = now;
 }
 
 static __always_inline bool within_budget(struct budget *b, __u64 now)

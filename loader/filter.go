@@ -258,12 +258,12 @@ func (f *Filter) mapFields() map[string]**ebpf.Map {
 	m := &f.maps
 	return map[string]**ebpf.Map{
 		filterMapBudget: &m.Budget, filterMapConfigs: &m.Configs, filterMapCounters: &m.Counters,
-		filterMapEntries: &m.Entries, filterMapEvents: &m.Events, filterMapHits: &m.Hits,
+		filterMapRows: &m.Rows, filterMapEvents: &m.Events,
 		filterMapMeters: &m.Meters, filterMapPrefixes4: &m.Prefixes4, filterMapPrefixes6: &m.Prefixes6,
 		filterMapRecent: &m.Recent, filterMapRules: &m.Rules, filterMapStates: &m.States,
 		filterMapIndexes: &m.Indexes, filterMapTouched4: &m.Touched4, filterMapTouched6: &m.Touched6,
 		filterMapChunks4: &m.Chunks4, filterMapChunks6: &m.Chunks6,
-		filterMapRanges4: &m.Ranges4, filterMapRanges6: &m.Ranges6,
+		filterMapPages4: &m.Pages4, filterMapPages6: &m.Pages6,
 		filterMapUsages: &m.Usages, filterMapTokens: &m.Tokens, filterMapAccounts: &m.Accounts,
 		filterMapSweepers: &m.Sweepers, filterMapScratches: &m.Scratches,
 	}

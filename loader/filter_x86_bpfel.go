@@ -55,12 +55,14 @@ type filterChunk6 struct {
 type filterConfig struct {
 	_          structs.HostLayout
 	Ports      [8]filterPort
+	Slots      [64]uint8
+	Defaults   [8]filterEntry
 	Ipv6Prefix uint32
 	Enforcing  uint32
 	Seed       uint64
 	Netns      uint64
 	Epoch      uint32
-	Pad        uint32
+	Spread     uint32
 }
 
 type filterCounter struct {
@@ -119,6 +121,12 @@ type filterIndex struct {
 	_     structs.HostLayout
 	V6    uint32
 	Mask6 uint32
+}
+
+type filterPage struct {
+	_    structs.HostLayout
+	From [512]uint32
+	Says [512]uint32
 }
 
 type filterPort struct {
@@ -187,6 +195,13 @@ type filterRecent struct {
 	Sent     uint64
 }
 
+type filterRow struct {
+	_     structs.HostLayout
+	Entry filterEntry
+	Hit   filterHit
+	Pad   [2]uint64
+}
+
 type filterRule struct {
 	_       structs.HostLayout
 	Entry   [8]uint32
@@ -248,16 +263,15 @@ const (
 	filterMapChunks6        = "chunks6"
 	filterMapConfigs        = "configs"
 	filterMapCounters       = "counters"
-	filterMapEntries        = "entries"
 	filterMapEvents         = "events"
-	filterMapHits           = "hits"
 	filterMapIndexes        = "indexes"
 	filterMapMeters         = "meters"
+	filterMapPages4         = "pages4"
+	filterMapPages6         = "pages6"
 	filterMapPrefixes4      = "prefixes4"
 	filterMapPrefixes6      = "prefixes6"
-	filterMapRanges4        = "ranges4"
-	filterMapRanges6        = "ranges6"
 	filterMapRecent         = "recent"
+	filterMapRows           = "rows"
 	filterMapRules          = "rules"
 	filterMapScratches      = "scratches"
 	filterMapStates         = "states"
@@ -277,10 +291,12 @@ const (
 	filterVarEntryLayout    = "entry_layout"
 	filterVarEventLayout    = "event_layout"
 	filterVarHitLayout      = "hit_layout"
+	filterVarPageLayout     = "page_layout"
 	filterVarPrefix4Layout  = "prefix4_layout"
 	filterVarPrefix6Layout  = "prefix6_layout"
 	filterVarProbeLayout    = "probe_layout"
 	filterVarReasonLayout   = "reason_layout"
+	filterVarRowLayout      = "row_layout"
 	filterVarRuleLayout     = "rule_layout"
 	filterVarSourceLayout   = "source_layout"
 	filterVarUsageLayout    = "usage_layout"
@@ -346,16 +362,15 @@ type filterMapSpecs struct {
 	Chunks6   *ebpf.MapSpec `ebpf:"chunks6"`
 	Configs   *ebpf.MapSpec `ebpf:"configs"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Entries   *ebpf.MapSpec `ebpf:"entries"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
-	Hits      *ebpf.MapSpec `ebpf:"hits"`
 	Indexes   *ebpf.MapSpec `ebpf:"indexes"`
 	Meters    *ebpf.MapSpec `ebpf:"meters"`
+	Pages4    *ebpf.MapSpec `ebpf:"pages4"`
+	Pages6    *ebpf.MapSpec `ebpf:"pages6"`
 	Prefixes4 *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6 *ebpf.MapSpec `ebpf:"prefixes6"`
-	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
-	Ranges6   *ebpf.MapSpec `ebpf:"ranges6"`
 	Recent    *ebpf.MapSpec `ebpf:"recent"`
+	Rows      *ebpf.MapSpec `ebpf:"rows"`
 	Rules     *ebpf.MapSpec `ebpf:"rules"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	States    *ebpf.MapSpec `ebpf:"states"`
@@ -375,10 +390,12 @@ type filterVariableSpecs struct {
 	EntryLayout    *ebpf.VariableSpec `ebpf:"entry_layout"`
 	EventLayout    *ebpf.VariableSpec `ebpf:"event_layout"`
 	HitLayout      *ebpf.VariableSpec `ebpf:"hit_layout"`
+	PageLayout     *ebpf.VariableSpec `ebpf:"page_layout"`
 	Prefix4Layout  *ebpf.VariableSpec `ebpf:"prefix4_layout"`
 	Prefix6Layout  *ebpf.VariableSpec `ebpf:"prefix6_layout"`
 	ProbeLayout    *ebpf.VariableSpec `ebpf:"probe_layout"`
 	ReasonLayout   *ebpf.VariableSpec `ebpf:"reason_layout"`
+	RowLayout      *ebpf.VariableSpec `ebpf:"row_layout"`
 	RuleLayout     *ebpf.VariableSpec `ebpf:"rule_layout"`
 	SourceLayout   *ebpf.VariableSpec `ebpf:"source_layout"`
 	UsageLayout    *ebpf.VariableSpec `ebpf:"usage_layout"`
@@ -410,16 +427,15 @@ type filterMaps struct {
 	Chunks6   *ebpf.Map `ebpf:"chunks6"`
 	Configs   *ebpf.Map `ebpf:"configs"`
 	Counters  *ebpf.Map `ebpf:"counters"`
-	Entries   *ebpf.Map `ebpf:"entries"`
 	Events    *ebpf.Map `ebpf:"events"`
-	Hits      *ebpf.Map `ebpf:"hits"`
 	Indexes   *ebpf.Map `ebpf:"indexes"`
 	Meters    *ebpf.Map `ebpf:"meters"`
+	Pages4    *ebpf.Map `ebpf:"pages4"`
+	Pages6    *ebpf.Map `ebpf:"pages6"`
 	Prefixes4 *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6 *ebpf.Map `ebpf:"prefixes6"`
-	Ranges4   *ebpf.Map `ebpf:"ranges4"`
-	Ranges6   *ebpf.Map `ebpf:"ranges6"`
 	Recent    *ebpf.Map `ebpf:"recent"`
+	Rows      *ebpf.Map `ebpf:"rows"`
 	Rules     *ebpf.Map `ebpf:"rules"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
 	States    *ebpf.Map `ebpf:"states"`
@@ -438,16 +454,15 @@ func (m *filterMaps) Close() error {
 		m.Chunks6,
 		m.Configs,
 		m.Counters,
-		m.Entries,
 		m.Events,
-		m.Hits,
 		m.Indexes,
 		m.Meters,
+		m.Pages4,
+		m.Pages6,
 		m.Prefixes4,
 		m.Prefixes6,
-		m.Ranges4,
-		m.Ranges6,
 		m.Recent,
+		m.Rows,
 		m.Rules,
 		m.Scratches,
 		m.States,
@@ -468,10 +483,12 @@ type filterVariables struct {
 	EntryLayout    *ebpf.Variable `ebpf:"entry_layout"`
 	EventLayout    *ebpf.Variable `ebpf:"event_layout"`
 	HitLayout      *ebpf.Variable `ebpf:"hit_layout"`
+	PageLayout     *ebpf.Variable `ebpf:"page_layout"`
 	Prefix4Layout  *ebpf.Variable `ebpf:"prefix4_layout"`
 	Prefix6Layout  *ebpf.Variable `ebpf:"prefix6_layout"`
 	ProbeLayout    *ebpf.Variable `ebpf:"probe_layout"`
 	ReasonLayout   *ebpf.Variable `ebpf:"reason_layout"`
+	RowLayout      *ebpf.Variable `ebpf:"row_layout"`
 	RuleLayout     *ebpf.Variable `ebpf:"rule_layout"`
 	SourceLayout   *ebpf.Variable `ebpf:"source_layout"`
 	UsageLayout    *ebpf.Variable `ebpf:"usage_layout"`

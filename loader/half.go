@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 )
@@ -19,8 +20,8 @@ const batch = 4096
 
 // half is one of the two copies of the policy maps.
 type half struct {
-	index                        uint32
-	v4, v6, rules, entries, hits *ebpf.Map
+	index               uint32
+	v4, v6, rules, rows *ebpf.Map
 }
 
 // part is one inner map of a half, and the outer map that holds it.
@@ -33,8 +34,7 @@ type part struct {
 func (f *Filter) parts(h *half) []part {
 	return []part{
 		{filterMapPrefixes4, f.maps.Prefixes4, &h.v4}, {filterMapPrefixes6, f.maps.Prefixes6, &h.v6},
-		{filterMapRules, f.maps.Rules, &h.rules}, {filterMapEntries, f.maps.Entries, &h.entries},
-		{filterMapHits, f.maps.Hits, &h.hits},
+		{filterMapRules, f.maps.Rules, &h.rules}, {filterMapRows, f.maps.Rows, &h.rows},
 	}
 }
 
@@ -61,7 +61,7 @@ func (f *Filter) newHalf(index uint32, rules, entries int) (*half, error) {
 	h := &half{index: index}
 	size := map[string]int{
 		filterMapPrefixes4: trieLimit, filterMapPrefixes6: trieLimit,
-		filterMapRules: rules, filterMapEntries: entries, filterMapHits: entries,
+		filterMapRules: rules, filterMapRows: entries,
 	}
 	for _, p := range f.parts(h) {
 		spec := f.spec.Maps[p.name].InnerMap.Copy()
@@ -100,7 +100,7 @@ func (h *half) close() {
 	if h == nil {
 		return
 	}
-	for _, m := range []*ebpf.Map{h.v4, h.v6, h.rules, h.entries, h.hits} {
+	for _, m := range []*ebpf.Map{h.v4, h.v6, h.rules, h.rows} {
 		if m != nil {
 			m.Close()
 		}
@@ -108,38 +108,40 @@ func (h *half) close() {
 }
 
 // table reads the half back from the kernel.
-func (h *half) table(offset time.Duration) (*table, error) {
-	rules, err := readArray[filterRule](h.rules)
-	if err != nil {
+func (h *half) table(ports int, offset time.Duration) (*table, error) {
+	rules := make([]filterRule, 0, h.rules.MaxEntries())
+	if err := eachElement(h.rules, func(r filterRule) { rules = append(rules, r) }); err != nil {
 		return nil, fmt.Errorf("read rules: %w", err)
 	}
-	entries, err := readArray[filterEntry](h.entries)
-	if err != nil {
+	entries := make([]filterEntry, 0, h.rows.MaxEntries())
+	if err := eachElement(h.rows, func(r filterRow) { entries = append(entries, r.Entry) }); err != nil {
 		return nil, fmt.Errorf("read entries: %w", err)
 	}
 	var m mirror
+	var err error
 	if m.v4, err = readTrie(h.v4, fromKey4, compare4); err != nil {
 		return nil, fmt.Errorf("read IPv4 prefixes: %w", err)
 	}
 	if m.v6, err = readTrie(h.v6, fromKey6, compare6); err != nil {
 		return nil, fmt.Errorf("read IPv6 prefixes: %w", err)
 	}
-	return loadTable(rules, entries, m, offset), nil
+	return loadTable(ports, rules, entries, m, offset), nil
 }
 
-// readArray reads a whole array map.
-func readArray[T any](m *ebpf.Map) ([]T, error) {
-	out := make([]T, 0, m.MaxEntries())
+// eachElement reads a whole array map, in order.
+func eachElement[T any](m *ebpf.Map, fn func(T)) error {
 	keys, values := make([]uint32, batch), make([]T, batch)
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		out = append(out, values[:n]...)
+		for _, v := range values[:n] {
+			fn(v)
+		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return out, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 }
@@ -186,6 +188,27 @@ func writeSlots[T any](m *ebpf.Map, slots map[uint32]T) error {
 	}
 	return flush()
 }
+
+// changeEntries changes entries in place, beside hits that are being counted.
+func (h *half) changeEntries(entries map[uint32]filterEntry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	mem, err := h.rows.Memory()
+	if err != nil {
+		return err
+	}
+	for slot, e := range entries {
+		if _, err := mem.WriteAt(bytesOf([]filterEntry{e}), entryAt(slot)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Where a row's parts stand in the map's memory.
+func entryAt(slot uint32) int64 { return int64(slot) * int64(unsafe.Sizeof(filterRow{})) }
+func hitAt(slot uint32) int64   { return entryAt(slot) + int64(unsafe.Offsetof(filterRow{}.Hit)) }
 
 // The tries' keys hold addresses in network order, whatever the host's is.
 

@@ -2,43 +2,72 @@ package loader
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"slices"
 )
 
 // image is an index before it is copied to the kernel: see bpf/index.h.
 type image struct {
 	touched4, touched6 []uint64
+	grain4, grain6     uint32 // 2^… addresses, or hashes, a bit
 	chunks4            []filterChunk
-	ranges4, ranges6   []uint64
+	pages4, pages6     pages
 	chunks6            []filterChunk6
 	v6                 bool // the IPv6 tables may be asked
 }
 
 // Sizes of bpf/maps.h, and the marks of bpf/abi.h.
 const (
-	touchedWords = 1 << 18
-	chunks4      = 1 << 16
-	chunkProbes  = 8
-	askTrie      = 0xffffffff
+	chunks4     = 1 << 16
+	chunkProbes = 8
+	askTrie     = 0xffffffff
+	pageRanges  = 512
 	// widest6 is the shortest IPv6 prefix whose /32s are marked one by one.
 	widest6 = 12
 )
 
-// span is where a rule begins to hold, in the order of addresses.
+// span is where what a prefix says begins to hold, in the order of addresses.
 type span struct {
 	from uint64
 	rule uint32
 }
 
+// pages are the ranges of all chunks. A chunk's stand in one page, or begin one.
+type pages struct {
+	list []filterPage
+	next int // free place, counted over all pages
+}
+
+// add takes up one chunk's spans and says where they stand.
+func (p *pages) add(start uint64, spans []span) filterChunk {
+	if p.next%pageRanges+len(spans) > pageRanges {
+		p.next = len(p.list) * pageRanges
+	}
+	c := filterChunk{First: uint32(p.next), Count: uint32(len(spans))}
+	for _, s := range spans {
+		if p.next == len(p.list)*pageRanges {
+			p.list = append(p.list, filterPage{})
+		}
+		page, at := &p.list[p.next/pageRanges], p.next%pageRanges
+		page.From[at], page.Says[at] = uint32(max(s.from, start)-start), s.rule
+		p.next++
+	}
+	return c
+}
+
 // buildIndex compiles what the tries hold.
 func buildIndex(m mirror) *image {
-	x := &image{
-		touched4: make([]uint64, touchedWords), touched6: make([]uint64, touchedWords),
-		chunks4: make([]filterChunk, chunks4),
-	}
+	x := &image{chunks4: make([]filterChunk, chunks4)}
 	x.build4(m.v4)
 	x.build6(m.v6)
 	return x
+}
+
+// newBitmap makes a bitmap over 2^32 of which so many bits, or hardly more, will be
+// set: as coarse as leaves most of it unset, since a small one is a fast one.
+func newBitmap(marks int) (words []uint64, grain uint32) {
+	grain = uint32(32 - min(24, max(16, bits.Len(uint(32*marks)))))
+	return make([]uint64, 1<<(32-grain)/64), grain
 }
 
 // flatten turns nested prefixes, sorted, into spans that do not overlap. last is
@@ -83,15 +112,16 @@ func flatten[S any](prefixes []S, first, last func(S) uint64, rule func(S) uint3
 
 func (x *image) build4(prefixes []slot4) {
 	end := func(s slot4) uint64 { return uint64(s.addr) | (1<<32-1)>>s.bits }
+	x.touched4, x.grain4 = newBitmap(len(prefixes))
 	for _, s := range prefixes {
-		mark(x.touched4, uint64(s.addr)>>8, end(s)>>8)
+		mark(x.touched4, uint64(s.addr)>>x.grain4, end(s)>>x.grain4)
 	}
 	spans := flatten(prefixes,
 		func(s slot4) uint64 { return uint64(s.addr) }, end,
 		func(s slot4) uint32 { return s.rule })
 	i := 0
 	for c := range uint64(chunks4) {
-		x.chunks4[c], i = cut(&x.ranges4, spans, i, c<<16, 16)
+		x.chunks4[c], i = cut(&x.pages4, spans, i, c<<16, 16)
 	}
 }
 
@@ -111,7 +141,7 @@ func mark(bits []uint64, first, last uint64) {
 
 // cut makes the chunk of 2^size addresses from start on. i is the span that
 // holds where the chunk before ended; the span for the next one is returned.
-func cut(ranges *[]uint64, spans []span, i int, start uint64, size uint) (filterChunk, int) {
+func cut(p *pages, spans []span, i int, start uint64, size uint) (filterChunk, int) {
 	for i+1 < len(spans) && spans[i+1].from <= start {
 		i++
 	}
@@ -119,14 +149,11 @@ func cut(ranges *[]uint64, spans []span, i int, start uint64, size uint) (filter
 	if i+1 == len(spans) || spans[i+1].from > last {
 		return filterChunk{First: spans[i].rule}, i
 	}
-	c := filterChunk{First: uint32(len(*ranges))}
-	*ranges = append(*ranges, uint64(spans[i].rule))
+	first := i
 	for i+1 < len(spans) && spans[i+1].from <= last {
 		i++
-		*ranges = append(*ranges, (spans[i].from-start)<<32|uint64(spans[i].rule))
 	}
-	c.Count = uint32(len(*ranges)) - c.First
-	return c, i
+	return p.add(start, spans[first:i+1]), i
 }
 
 // build6 sees the upper 64 bits of an address. A /64 with longer prefixes in it
@@ -144,11 +171,16 @@ func (x *image) build6(prefixes []slot6) {
 	}
 	slices.SortStableFunc(short, compare6) // longer than /64 came after its /64, if there is one
 	short = lastOfEach(short)
+	marks := 0
+	for _, s := range short {
+		marks += int(s.end()>>32 - s.hi>>32 + 1)
+	}
+	x.touched6, x.grain6 = newBitmap(marks)
 	var heads []uint32
 	for _, s := range short {
 		first := s.hi >> 32
 		for head := first; head <= s.end()>>32; head++ {
-			h := hash32(uint32(head)) >> 8
+			h := hash32(uint32(head)) >> x.grain6
 			x.touched6[h>>6] |= 1 << (h & 63)
 		}
 		if s.bits >= 32 && (len(heads) == 0 || heads[len(heads)-1] != uint32(first)) {
@@ -160,7 +192,7 @@ func (x *image) build6(prefixes []slot6) {
 	i := 0
 	for _, head := range heads {
 		var c filterChunk
-		c, i = cut(&x.ranges6, spans, i, uint64(head)<<32, 32)
+		c, i = cut(&x.pages6, spans, i, uint64(head)<<32, 32)
 		x.place6(head, c)
 	}
 	x.v6 = true

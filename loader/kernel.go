@@ -13,7 +13,7 @@ import (
 )
 
 // abiVersion is ABI_VERSION of bpf/abi.h. A test holds it against the object.
-const abiVersion = 1
+const abiVersion = 2
 
 // bpfFXDPHasFrags is BPF_F_XDP_HAS_FRAGS: the program takes multi-buffer
 // frames (Linux 5.18).

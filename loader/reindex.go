@@ -23,13 +23,17 @@ type indexer struct {
 
 func (s filterState) half() uint32 { return s.Current & 1 }
 
-// setIndex says which index answers: 0 = none, or the buffer + 1.
-func (f *Filter) setIndex(index uint32) error {
+// index is which index answers: 0 = none, or the buffer + 1.
+func (s filterState) index() uint32 { return s.Current >> 1 & 0x7f }
+
+// setIndex says which index answers, and how fine its bitmaps are: see GRAIN4
+// in bpf/abi.h.
+func (f *Filter) setIndex(index, grain4, grain6 uint32) error {
 	st, err := f.state()
 	if err != nil {
 		return err
 	}
-	st.Current = index<<1 | st.half()
+	st.Current = grain6<<16 | grain4<<8 | index<<1 | st.half()
 	if err := f.maps.States.Put(uint32(0), st); err != nil {
 		return fmt.Errorf("turn to an index: %w", err)
 	}
@@ -67,7 +71,7 @@ func sameSlices(a, b mirror) bool {
 func (f *Filter) Indexed() (bool, error) {
 	f.indexer.wg.Wait()
 	st, err := f.state()
-	return st.Current>>1 != noIndex, err
+	return st.index() != noIndex, err
 }
 
 // putIndex copies an index into the buffer that is not in force and turns to it.
@@ -82,17 +86,18 @@ func (f *Filter) putIndex(x *image) error {
 	}{
 		{f.maps.Touched4, bytesOf(x.touched4)}, {f.maps.Touched6, bytesOf(x.touched6)}, {f.maps.Chunks4, bytesOf(x.chunks4)},
 	} {
-		if err := copyTo(c.m, int(b)*len(c.data), c.data); err != nil {
+		half := int(c.m.MaxEntries() * c.m.ValueSize() / 2) // a buffer, which small policies leave in part
+		if err := copyTo(c.m, int(b)*half, c.data); err != nil {
 			return err
 		}
 	}
 	if err := f.putInner(f.maps.Chunks6, filterMapChunks6, b, bytesOf(x.chunks6), len(x.chunks6)); err != nil {
 		return err
 	}
-	if err := f.putInner(f.maps.Ranges4, filterMapRanges4, b, bytesOf(x.ranges4), len(x.ranges4)); err != nil {
+	if err := f.putInner(f.maps.Pages4, filterMapPages4, b, bytesOf(x.pages4.list), len(x.pages4.list)); err != nil {
 		return err
 	}
-	if err := f.putInner(f.maps.Ranges6, filterMapRanges6, b, bytesOf(x.ranges6), len(x.ranges6)); err != nil {
+	if err := f.putInner(f.maps.Pages6, filterMapPages6, b, bytesOf(x.pages6.list), len(x.pages6.list)); err != nil {
 		return err
 	}
 	head := filterIndex{V6: flag32(x.v6), Mask6: uint32(max(1, len(x.chunks6)) - 1)}
@@ -100,7 +105,7 @@ func (f *Filter) putIndex(x *image) error {
 		return fmt.Errorf("write the index: %w", err)
 	}
 	f.indexer.buffer = b
-	return f.setIndex(b + 1)
+	return f.setIndex(b+1, x.grain4, x.grain6)
 }
 
 func flag32(set bool) uint32 { return uint32(flag(set)) }
@@ -112,8 +117,8 @@ func (f *Filter) awaitIndexReaders(b uint32) error {
 	if err != nil {
 		return err
 	}
-	if st.Current>>1 == b+1 {
-		if err := f.setIndex(noIndex); err != nil {
+	if st.index() == b+1 {
+		if err := f.setIndex(noIndex, 0, 0); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -139,49 +138,41 @@ func (f *Filter) Hits() (map[uint64]Hit, error) {
 }
 
 func (h *half) readHits() (map[uint64]filterHit, error) {
-	entries, err := readArray[filterEntry](h.entries)
-	if err != nil {
-		return nil, fmt.Errorf("read entries: %w", err)
-	}
-	hits, err := readArray[filterHit](h.hits)
+	byID := map[uint64]filterHit{}
+	err := eachElement(h.rows, func(r filterRow) {
+		if r.Hit.Count > 0 && r.Entry.Id >= rule.FirstID {
+			byID[r.Entry.Id] = r.Hit
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read hits: %w", err)
-	}
-	if len(hits) != len(entries) {
-		return nil, errors.New("read hits: not as many as entries")
-	}
-	byID := map[uint64]filterHit{}
-	for i, hit := range hits {
-		if id := entries[i].Id; hit.Count > 0 && id >= rule.FirstID {
-			byID[id] = hit
-		}
 	}
 	return byID, nil
 }
 
-// carryHits adds the old half's hits to those that the new one has had since
-// it came in force.
-func carryHits(old, now *half) error {
+// carryHits adds the old half's hits to those that the new one, whose table is
+// t, has had since it came in force.
+func carryHits(old, now *half, t *table) error {
 	was, err := old.readHits()
 	if err != nil || len(was) == 0 {
 		return err
 	}
-	entries, err := readArray[filterEntry](now.entries)
+	mem, err := now.rows.Memory()
 	if err != nil {
-		return fmt.Errorf("read entries: %w", err)
+		return fmt.Errorf("carry hits over: %w", err)
 	}
-	for slot, e := range entries {
-		hit, ok := was[e.Id]
+	for id, hit := range was {
+		slot, ok := t.slotOf[id]
 		if !ok {
 			continue
 		}
-		var since filterHit
-		if err := now.hits.Lookup(uint32(slot), &since); err != nil {
+		since := make([]filterHit, 1)
+		if _, err := mem.ReadAt(bytesOf(since), hitAt(slot)); err != nil {
 			return fmt.Errorf("carry hits over: %w", err)
 		}
-		hit.Count += since.Count
-		hit.Last = max(hit.Last, since.Last)
-		if err := now.hits.Put(uint32(slot), hit); err != nil {
+		since[0].Count += hit.Count
+		since[0].Last = max(since[0].Last, hit.Last)
+		if _, err := mem.WriteAt(bytesOf(since), hitAt(slot)); err != nil {
 			return fmt.Errorf("carry hits over: %w", err)
 		}
 	}

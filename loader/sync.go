@@ -57,7 +57,7 @@ func (f *Filter) sync(pol rule.Policy, whole bool) (Change, error) {
 		return f.replace(pol, cfg, h, st)
 	}
 	f.table = nil // until it is known to be what the kernel has
-	t, err := h.table(f.offset)
+	t, err := h.table(len(pol.Ports), f.offset)
 	if err != nil {
 		return Change{}, err
 	}
@@ -105,9 +105,6 @@ var ErrNeedsSync = errors.New("the rules need a whole sync")
 
 // equal makes the table say what the policy says.
 func (e *edit) equal(pol rule.Policy) error {
-	for slot, port := range pol.Ports {
-		e.setDefault(slot, port)
-	}
 	live := make(map[uint64]bool, len(e.slotOf))
 	for r := range pol.Entries {
 		live[r.ID] = true
@@ -167,7 +164,7 @@ func (e *edit) change() Change {
 // amend applies an edit to the half in force.
 func (f *Filter) amend(h *half, e *edit) error {
 	if len(e.puts)+len(e.removes) > 0 {
-		if err := f.setIndex(noIndex); err != nil { // the trie alone answers from here on
+		if err := f.setIndex(noIndex, 0, 0); err != nil { // the trie alone answers from here on
 			return err
 		}
 	}
@@ -183,7 +180,7 @@ func (f *Filter) amend(h *half, e *edit) error {
 		if err := f.awaitPackets(h); err != nil {
 			return err
 		}
-		if err := writeSlots(h.entries, e.idle); err != nil {
+		if err := writeSlots(h.rows, e.idle); err != nil {
 			return fmt.Errorf("clear entries: %w", err)
 		}
 	}
@@ -195,7 +192,7 @@ func (f *Filter) amend(h *half, e *edit) error {
 // replace builds the policy in the half that is not in force and turns to it.
 func (f *Filter) replace(pol rule.Policy, cfg filterConfig, old *half, st filterState) (Change, error) {
 	f.table = nil
-	e := newTable(f.offset).edit()
+	e := newTable(len(pol.Ports), f.offset).edit()
 	if err := e.equal(pol); err != nil {
 		return Change{}, fmt.Errorf("translate the policy: %w", err)
 	}
@@ -221,9 +218,9 @@ func (f *Filter) replace(pol rule.Policy, cfg filterConfig, old *half, st filter
 		return Change{}, fmt.Errorf("turn to the new policy: %w", err)
 	}
 	e.settle()
-	e.fit(int(h.rules.MaxEntries()), int(h.entries.MaxEntries()))
+	e.fit(int(h.rules.MaxEntries()), int(h.rows.MaxEntries()))
 	f.table = e.table
-	return e.change(), errors.Join(f.retire(old, h), f.reindex())
+	return e.change(), errors.Join(f.retire(old, h, e.table), f.reindex())
 }
 
 // fit gives a table the size of the half that was made for it.
@@ -244,14 +241,14 @@ func (t *table) fit(rules, entries int) {
 func room(n int) int { return max(1024, n+n/2) }
 
 // retire carries the old half's hits over and frees its memory.
-func (f *Filter) retire(old, now *half) error {
+func (f *Filter) retire(old, now *half, t *table) error {
 	if old == nil {
 		return nil
 	}
 	if err := f.awaitPackets(now); err != nil {
 		return err
 	}
-	if err := carryHits(old, now); err != nil {
+	if err := carryHits(old, now, t); err != nil {
 		return err
 	}
 	empty, err := f.newHalf(old.index, 1, rule.MaxPorts)
@@ -265,15 +262,11 @@ func (f *Filter) retire(old, now *half) error {
 // write puts what the edit adds: entries before the rules that name them, rules
 // before the prefixes that point to them.
 func (h *half) write(e *edit) error {
-	fresh := make(map[uint32]filterHit, len(e.newEntries))
-	for slot := range e.newEntries {
-		fresh[slot] = filterHit{}
-	}
-	if err := writeSlots(h.hits, fresh); err != nil {
-		return fmt.Errorf("write hits: %w", err)
-	}
-	if err := writeSlots(h.entries, e.putEntries); err != nil {
+	if err := writeSlots(h.rows, e.newEntries); err != nil {
 		return fmt.Errorf("write entries: %w", err)
+	}
+	if err := h.changeEntries(e.oldEntries); err != nil {
+		return fmt.Errorf("change entries: %w", err)
 	}
 	if err := writeSlots(h.rules, e.putRules); err != nil {
 		return fmt.Errorf("write rules: %w", err)
@@ -332,16 +325,38 @@ func encodeConfig(pol rule.Policy, now filterConfig) filterConfig {
 		cfg.Ports[i] = filterPort{
 			Number: hostToNet(p.Number), Observe: flag(p.Observe), All: flag(p.All), Reset: flag(p.Reset), Forward: flag(p.Forward),
 		}
+		cfg.Defaults[i] = encodeEntry(rule.Entry{ID: rule.DefaultID(i), Verdict: p.Default, Limits: p.Limits})
 		if !p.Observe {
 			cfg.Enforcing = 1
 		}
 	}
+	spreadPorts(&cfg)
 	for cfg.Seed == 0 {
 		var b [8]byte
 		_, _ = rand.Read(b[:]) // never fails, says its documentation
 		cfg.Seed = binary.NativeEndian.Uint64(b[:])
 	}
 	return cfg
+}
+
+// spreadPorts looks for a factor that gives every port a hash of its own.
+func spreadPorts(cfg *filterConfig) {
+	for spread := uint32(0x9e3779b1); ; spread += 2 {
+		ports, taken := 0, map[uint32]bool{}
+		cfg.Slots = [len(cfg.Slots)]uint8{}
+		for slot, p := range cfg.Ports {
+			if p.Number == 0 {
+				continue
+			}
+			ports++
+			hash := uint32(p.Number) * spread >> 26
+			taken[hash], cfg.Slots[hash] = true, uint8(slot)
+		}
+		if len(taken) == ports {
+			cfg.Spread = spread
+			return
+		}
+	}
 }
 
 func flag(set bool) uint8 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/synward/synward/loader/rule"
@@ -12,14 +13,18 @@ import (
 // errNoRoom says that a half is too small for the policy.
 var errNoRoom = errors.New("no room in this half")
 
+// direct is DIRECT of bpf/abi.h.
+const direct = 1 << 31
+
 // table is what a half of the policy maps holds, and where there is room.
 type table struct {
+	ports       int // in use
 	prefixes    mirror
 	rules       []filterRule // by slot; slot 0 is not used
 	refs        []int32      // prefixes and rules that point to a rule
 	ruleOf      map[filterRule]uint32
 	freeRules   []uint32
-	entries     []filterEntry // by slot; the ports' defaults come first
+	entries     []filterEntry // by slot; below rule.MaxPorts not used: a port's default
 	slotOf      map[uint64]uint32
 	freeEntries []uint32
 	grow        bool          // a half of any size is going to be made for it
@@ -27,25 +32,25 @@ type table struct {
 }
 
 // newTable is an empty one, for a half that is yet to be made.
-func newTable(offset time.Duration) *table {
+func newTable(ports int, offset time.Duration) *table {
 	return &table{
-		rules: make([]filterRule, 1), refs: make([]int32, 1), ruleOf: map[filterRule]uint32{},
+		ports: ports, rules: make([]filterRule, 1), refs: make([]int32, 1), ruleOf: map[filterRule]uint32{},
 		entries: make([]filterEntry, rule.MaxPorts), slotOf: map[uint64]uint32{},
 		grow: true, offset: offset,
 	}
 }
 
 // loadTable takes up what a half holds.
-func loadTable(rules []filterRule, entries []filterEntry, prefixes mirror, offset time.Duration) *table {
+func loadTable(ports int, rules []filterRule, entries []filterEntry, prefixes mirror, offset time.Duration) *table {
 	t := &table{
-		prefixes: prefixes, rules: rules, refs: make([]int32, len(rules)), ruleOf: map[filterRule]uint32{},
+		ports: ports, prefixes: prefixes, rules: rules, refs: make([]int32, len(rules)), ruleOf: map[filterRule]uint32{},
 		entries: entries, slotOf: map[uint64]uint32{}, offset: offset,
 	}
 	for _, s := range prefixes.v4 {
-		t.refs[s.rule]++
+		t.hold(s.rule)
 	}
 	for _, s := range prefixes.v6 {
-		t.refs[s.rule]++
+		t.hold(s.rule)
 	}
 	t.countChains()
 	for slot := len(rules) - 1; slot > 0; slot-- {
@@ -81,29 +86,21 @@ func (t *table) countChains() {
 // edit is a change of a table, and what of it the kernel has to be told.
 type edit struct {
 	*table
-	putEntries map[uint32]filterEntry
-	newEntries map[uint32]bool // of these, those whose hits begin at zero
+	newEntries map[uint32]filterRow   // their hits begin at zero
+	oldEntries map[uint32]filterEntry // with other caps; their hits go on
 	putRules   map[uint32]filterRule
 	puts       map[netip.Prefix]uint32
 	removes    []netip.Prefix
 	idleRules  []uint32 // to be free once no packet looks at them
-	idle       map[uint32]filterEntry
+	idle       map[uint32]filterRow
 	added      int
 	updated    int
 }
 
 func (t *table) edit() *edit {
 	return &edit{
-		table: t, putEntries: map[uint32]filterEntry{}, newEntries: map[uint32]bool{},
-		putRules: map[uint32]filterRule{}, puts: map[netip.Prefix]uint32{}, idle: map[uint32]filterEntry{},
-	}
-}
-
-// setDefault sets what a port's default says.
-func (e *edit) setDefault(slot int, p rule.Port) {
-	k := encodeEntry(rule.Entry{ID: rule.DefaultID(slot), Verdict: p.Default, Limits: p.Limits})
-	if e.entries[slot] != k {
-		e.entries[slot], e.putEntries[uint32(slot)] = k, k
+		table: t, newEntries: map[uint32]filterRow{}, oldEntries: map[uint32]filterEntry{},
+		putRules: map[uint32]filterRule{}, puts: map[netip.Prefix]uint32{}, idle: map[uint32]filterRow{},
 	}
 }
 
@@ -119,13 +116,17 @@ func (e *edit) setEntry(r rule.Entry) error {
 			return errNoRoom
 		}
 		e.slotOf[r.ID] = slot
-		e.newEntries[slot] = true
+		e.entries[slot], e.newEntries[slot] = k, filterRow{Entry: k}
 	}
-	if e.entries[slot] != k {
-		if !e.newEntries[slot] {
-			e.updated++
-		}
-		e.entries[slot], e.putEntries[slot] = k, k
+	if e.entries[slot] == k {
+		return nil
+	}
+	e.entries[slot] = k
+	if _, fresh := e.newEntries[slot]; fresh {
+		e.newEntries[slot] = filterRow{Entry: k}
+	} else {
+		e.updated++
+		e.oldEntries[slot] = k
 	}
 	return nil
 }
@@ -138,12 +139,12 @@ func (e *edit) dropEntry(id uint64) {
 	}
 	delete(e.slotOf, id)
 	e.entries[slot] = filterEntry{}
-	e.idle[slot] = filterEntry{}
+	e.idle[slot] = filterRow{}
 }
 
 // set gives a prefix its rule. place is where it stood in the table, or -1.
 func (e *edit) set(r rule.Rule) (place int, err error) {
-	slot, err := e.chain(r.Steps)
+	says, err := e.encode(r.Steps)
 	if err != nil {
 		return -1, fmt.Errorf("rule for %s: %w", r.Prefix, err)
 	}
@@ -151,17 +152,17 @@ func (e *edit) set(r rule.Rule) (place int, err error) {
 	if !ok {
 		place = -1
 	}
-	if ok && old == slot {
+	if ok && old == says {
 		return place, nil
 	}
-	e.refs[slot]++
+	e.hold(says)
 	if ok {
 		e.release(old)
 		e.updated++
 	} else {
 		e.added++
 	}
-	e.puts[r.Prefix] = slot
+	e.puts[r.Prefix] = says
 	return place, nil
 }
 
@@ -173,9 +174,16 @@ func (e *edit) remove(p netip.Prefix) {
 	}
 }
 
+// hold adds a reference to the rule, if that is what a prefix says.
+func (t *table) hold(says uint32) {
+	if says&direct == 0 {
+		t.refs[says]++
+	}
+}
+
 // release takes one reference off a rule and, with the last, off those after it.
 func (e *edit) release(slot uint32) {
-	for slot != 0 {
+	for slot != 0 && slot&direct == 0 {
 		e.refs[slot]--
 		if e.refs[slot] > 0 {
 			return
@@ -183,6 +191,19 @@ func (e *edit) release(slot uint32) {
 		e.idleRules = append(e.idleRules, slot)
 		slot = e.rules[slot].Next
 	}
+}
+
+// encode is what a prefix with these steps says: see DIRECT in bpf/abi.h.
+func (e *edit) encode(steps []rule.Step) (uint32, error) {
+	if e.ports == 0 || len(steps) > 1 || !steps[0].Until.IsZero() {
+		return e.chain(steps)
+	}
+	ids := steps[0].Ports[:e.ports]
+	slot, ok := e.slotOf[slices.Max(ids)]
+	if !ok || slices.Min(ids) != slices.Max(ids) {
+		return e.chain(steps)
+	}
+	return direct | slot, nil
 }
 
 // chain finds or makes the rules for the steps, last first, and returns the

@@ -225,7 +225,6 @@ func (g *guard) Close() error {
 	g.flush()
 	err := g.conn.Close()
 	g.srv.leave(g)
-	g.logEnd()
 	return err
 }
 

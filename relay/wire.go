@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -215,7 +214,7 @@ func (g *guard) extensions() []string {
 	if g.tls == nil {
 		ext = append(ext, "STARTTLS")
 	} else {
-		ext = append(ext, "AUTH "+strings.Join(g.srv.now().mechanisms(), " "))
+		ext = append(ext, "AUTH PLAIN LOGIN")
 	}
 	return append(ext, "SIZE "+strconv.FormatInt(g.srv.now().limits.MaxSize, 10))
 }

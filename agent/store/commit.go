@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -53,8 +54,8 @@ func apply(tx *bbolt.Tx, batch Batch) (changed bool, err error) {
 	for _, k := range batch.Delete {
 		w.delete(entries, []byte(k.String()))
 	}
-	for _, p := range inOrder(batch.Put) {
-		w.putEntry(entries, p.key, p.entry)
+	for _, e := range inOrder(batch.Put) {
+		w.putEntry(entries, e)
 	}
 	docs := tx.Bucket([]byte(bucketDocs))
 	for _, d := range batch.DeleteDocs {
@@ -68,21 +69,16 @@ func apply(tx *bbolt.Tx, batch Batch) (changed bool, err error) {
 	return w.changed, w.err
 }
 
-// keyed is an entry with its key in the file.
-type keyed struct {
-	key   string
-	entry *policy.Entry
-}
-
 // inOrder sorts entries by their keys: bbolt keeps a transaction's new keys in
 // one leaf until it commits, and appends to it in no time, but a million in
 // another order take it minutes.
-func inOrder(entries []policy.Entry) []keyed {
-	sorted := make([]keyed, len(entries))
-	for i := range entries {
-		sorted[i] = keyed{entries[i].Key().String(), &entries[i]}
+func inOrder(entries []policy.Entry) []policy.Entry {
+	keys := make(map[policy.Key]string, len(entries))
+	for _, e := range entries {
+		keys[e.Key()] = e.Key().String()
 	}
-	slices.SortStableFunc(sorted, func(a, b keyed) int { return cmp.Compare(a.key, b.key) })
+	sorted := slices.Clone(entries)
+	slices.SortFunc(sorted, func(a, b policy.Entry) int { return cmp.Compare(keys[a.Key()], keys[b.Key()]) })
 	return sorted
 }
 
@@ -110,20 +106,19 @@ func (w *writer) put(bucket *bbolt.Bucket, key, value []byte) {
 	w.changed, w.err = true, bucket.Put(key, value)
 }
 
-func (w *writer) putEntry(bucket *bbolt.Bucket, key string, e *policy.Entry) {
+func (w *writer) putEntry(bucket *bbolt.Bucket, e policy.Entry) {
 	if w.err != nil {
 		return
 	}
-	err := e.Validate(nil)
-	var value []byte
+	value, err := json.Marshal(e)
 	if err == nil {
-		value, err = e.AppendBinary(nil)
+		err = e.Validate(nil)
 	}
 	if err != nil {
-		w.err = fmt.Errorf("entry %s: %w", key, err)
+		w.err = fmt.Errorf("entry %s: %w", e.Key(), err)
 		return
 	}
-	w.put(bucket, []byte(key), value)
+	w.put(bucket, []byte(e.Key().String()), value)
 }
 
 func (w *writer) putDoc(docs *bbolt.Bucket, d Doc) {

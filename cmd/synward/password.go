@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -15,34 +14,17 @@ import (
 	"github.com/synward/synward/relay/account"
 )
 
-// setPassword asks for a password and gives the account what is kept of it: the
-// hash, and a SCRAM credential where the relay is to offer SCRAM. With --dry-run
-// it asks nothing.
-func setPassword(c *cli.Context, s streams, a *account.Account) error {
+// hashedPassword asks for a password and returns its hash. With --dry-run it
+// asks nothing.
+func hashedPassword(c *cli.Context, s streams, name string) (string, error) {
 	if c.Bool("dry-run") {
-		return nil
+		return "", nil
 	}
-	pw, err := readPassword(s, a.Name)
+	pw, err := readPassword(s, name)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if a.Hash, err = account.Hash(pw); err != nil {
-		return err
-	}
-	if a.Scram = ""; !keepsScram(c, s) {
-		return nil
-	}
-	a.Scram, err = account.Scram(pw)
-	return err
-}
-
-// keepsScram says whether the configuration wants credentials for SCRAM.
-func keepsScram(c *cli.Context, s streams) bool {
-	f, err := loadFile(c.String("config"))
-	if errors.Is(err, fs.ErrPermission) {
-		fmt.Fprintf(s.err, "synward: warning: %s cannot be read: no SCRAM credential is stored; as root it would be, where relay.scram is set\n", c.String("config"))
-	}
-	return err == nil && f.Relay.Scram
+	return account.Hash(pw)
 }
 
 // readPassword reads twice from a terminal without showing what is typed, or

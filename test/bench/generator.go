@@ -37,6 +37,7 @@ const (
 	fromStrangers sourceList = iota
 	fromAllowed              // any prefix of the largest policy
 	fromPartners             // a thousand of its prefixes
+	fromHosts                // a thousand addresses
 )
 
 // generator sends SYNs out of interfaces.

@@ -25,6 +25,7 @@ type options struct {
 	goodput int
 	span    time.Duration
 	quick   bool
+	ours    bool
 	json    string
 	svg     string
 	write   bool
@@ -49,6 +50,7 @@ func main() {
 	flag.IntVar(&o.goodput, "goodput", 5, "rounds in which connections are counted")
 	flag.DurationVar(&o.span, "span", 2*time.Second, "length of one such count")
 	flag.BoolVar(&o.quick, "quick", false, "short: 3 rounds of packets, 1 of connections")
+	flag.BoolVar(&o.ours, "ours", false, "packets through synward alone, without the others")
 	flag.StringVar(&o.json, "json", "", "file for the numbers")
 	flag.StringVar(&o.svg, "svg", "", "file for a plot")
 	flag.BoolVar(&o.write, "write", false, "write docs/performance.json and docs/performance.svg, and the table in docs/performance.md")
@@ -84,6 +86,9 @@ func run(ctx context.Context, o options) (err error) {
 	if o.quick {
 		o.rounds, o.goodput = min(3, o.rounds), min(1, o.goodput)
 	}
+	if o.ours {
+		o.goodput = 0
+	}
 	if o.write {
 		o.json, o.svg = "docs/performance.json", "docs/performance.svg"
 	}
@@ -115,7 +120,8 @@ func (b *bench) play(r *report) (err error) {
 	outside := strangers(listLen, sets[1_000], sets[100_000], top)
 	house := b.s
 	defer house.strike()
-	b.gen, err = newGenerator(house, outside, allowed(listLen, top), allowed(listLen, some(1_000, top)))
+	b.gen, err = newGenerator(house, outside,
+		allowed(listLen, top), allowed(listLen, some(1_000, top)), repeat(listLen, allowed(1_000, top)))
 	if err != nil {
 		return err
 	}

@@ -21,11 +21,13 @@ const (
 	nameAlone     = "generator alone"
 	nameDrop      = "bare XDP_DROP"
 	nameSynward   = "synward"
-	nameAllowed   = "synward, allowed SYN, caps and rate, any source"
-	namePartner   = "synward, allowed SYN, caps and rate, 1k partners"
+	nameAllowed   = "synward, allowed SYN, caps and rate, any source in 1M prefixes"
+	namePartner   = "synward, allowed SYN, caps and rate, any source in 1k prefixes"
+	nameHost      = "synward, allowed SYN, caps and rate, 1k sources"
 	namePass      = "XDP_PASS, frame for another host"
 	nameOther     = "synward, allowed SYN for another host"
 	nameKnown     = "synward, a partner's SYN for another host"
+	nameSteady    = "synward, one of 1k allowed sources' SYN for another host"
 	nameNetdev    = "nftables netdev ingress, interval set"
 	nameCount     = "nftables input, ct count per source"
 	nameAllowOnly = "nftables input, interval set, then ct count"
@@ -48,24 +50,31 @@ func (b *bench) contenders(far *lab.Host, sets map[int][]prefix) []*contender {
 		{name: nameAlone, prefixes: -1},
 		b.onHost(far, nameDrop, -1, func(p *pair) { p.attach(b.gen.Drop) }),
 		other(fromAllowed, b.onHost(far, namePass, -1, func(p *pair) { p.attach(b.gen.Pass) })),
-		b.onHost(far, nameNone, -1, nil),
-		b.onHost(far, nameCount, -1, func(p *pair) { nftInput(p, nil, nftCount) }),
-		b.onHost(far, nameConnlimit, -1, connlimit),
-		b.onHost(far, nameAllowOnly, 100_000, func(p *pair) { nftInput(p, sets[100_000], nftAllow, nftCount) }),
 	}
 	for _, n := range sizes {
-		list = append(list,
-			b.onHost(far, nameSynward, n, func(p *pair) { b.synward(p, sets[n], partnerLimits) }),
-			b.onHost(far, nameNetdev, n, func(p *pair) { nftNetdev(p, sets[n]) }),
-			b.onHost(far, nameIpset, n, func(p *pair) { ipset(p, sets[n]) }))
+		list = append(list, b.onHost(far, nameSynward, n, func(p *pair) { b.synward(p, sets[n], partnerLimits) }))
 	}
 	// The same filter and host as the stranger's, asked about allowed sources.
 	for _, c := range list {
 		if c.name == nameSynward && c.prefixes == len(top) {
 			list = append(list,
 				other(fromAllowed, &contender{name: nameOther, prefixes: c.prefixes, pair: c.pair}),
-				other(fromPartners, &contender{name: nameKnown, prefixes: c.prefixes, pair: c.pair}))
+				other(fromPartners, &contender{name: nameKnown, prefixes: c.prefixes, pair: c.pair}),
+				other(fromHosts, &contender{name: nameSteady, prefixes: c.prefixes, pair: c.pair}))
 		}
+	}
+	if b.o.ours {
+		return list
+	}
+	list = append(list,
+		b.onHost(far, nameNone, -1, nil),
+		b.onHost(far, nameCount, -1, func(p *pair) { nftInput(p, nil, nftCount) }),
+		b.onHost(far, nameConnlimit, -1, connlimit),
+		b.onHost(far, nameAllowOnly, 100_000, func(p *pair) { nftInput(p, sets[100_000], nftAllow, nftCount) }))
+	for _, n := range sizes {
+		list = append(list,
+			b.onHost(far, nameNetdev, n, func(p *pair) { nftNetdev(p, sets[n]) }),
+			b.onHost(far, nameIpset, n, func(p *pair) { ipset(p, sets[n]) }))
 	}
 	return list
 }

@@ -83,7 +83,7 @@ func (p *plot) whisker(low, high float64) {
 
 func colour(name string) string {
 	switch name {
-	case nameSynward, nameAllowed, namePartner:
+	case nameSynward, nameHost, nameAllowed, namePartner:
 		return "#2b6cb0"
 	case nameDrop:
 		return "#63a4e0"

@@ -134,6 +134,11 @@ func allowed(n int, set []prefix) []uint32 {
 	return out
 }
 
+// repeat fills a list of n with the addresses, over and over.
+func repeat(n int, list []uint32) []uint32 {
+	return slices.Repeat(list, n/len(list)+1)[:n]
+}
+
 // some are n prefixes of a set, spread over all of it.
 func some(n int, set []prefix) (out []prefix) {
 	for i := range n {

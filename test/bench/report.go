@@ -108,14 +108,14 @@ func (r *report) addPackets(list []*contender, costs map[*contender][]float64) {
 	}
 	alone, floor := find(nameAlone, -1), minus(find(nameDrop, -1), find(nameAlone, -1))
 	for _, c := range list {
-		if c.name == nameAlone || c.name == nameOther || c.name == nameKnown {
+		if c.name == nameAlone || passing[c.name] != "" {
 			continue
 		}
 		r.Packets = append(r.Packets, c.row(costs[c], minus(costs[c], alone), floor))
 	}
 	// What the filter adds to a packet that passes anyhow, upon the floor.
 	top := sizes[len(sizes)-1]
-	for from, name := range map[string]string{nameOther: nameAllowed, nameKnown: namePartner} {
+	for from, name := range passing {
 		raw := find(from, top)
 		c := &contender{name: name, prefixes: top}
 		r.Packets = append(r.Packets, c.row(raw, plus(minus(raw, find(namePass, -1)), floor), floor))
@@ -146,8 +146,11 @@ func minus(a, b []float64) []float64 {
 func plus(a, b []float64) []float64 { return zip(a, b, func(x, y float64) float64 { return x + y }) }
 func over(a, b []float64) []float64 { return zip(a, b, func(x, y float64) float64 { return x / y }) }
 
+// passing are the measurements of packets that pass, and the rows they become.
+var passing = map[string]string{nameOther: nameAllowed, nameKnown: namePartner, nameSteady: nameHost}
+
 // order is that of the table.
-var order = []string{nameDrop, nameSynward, namePartner, nameAllowed, nameNetdev, nameIpset, nameAllowOnly, nameCount, nameConnlimit, nameNone, namePass}
+var order = []string{nameDrop, nameSynward, nameHost, namePartner, nameAllowed, nameNetdev, nameIpset, nameAllowOnly, nameCount, nameConnlimit, nameNone, namePass}
 
 func (r *report) sort() {
 	slices.SortFunc(r.Packets, func(a, b packetRow) int {
@@ -168,7 +171,7 @@ func (r *report) packet(name string, prefixes int) *packetRow {
 }
 
 // notCompared are ourselves, and what drops nothing that we would.
-var notCompared = []string{nameSynward, nameAllowed, namePartner, nameDrop, namePass}
+var notCompared = []string{nameSynward, nameHost, nameAllowed, namePartner, nameDrop, namePass}
 
 // compare sets rows beside synward at as many prefixes; what has no policy is
 // set beside it at the most.

@@ -56,9 +56,7 @@ func words(command string) []string {
 	return out
 }
 
-// build makes the two programs, in a folder that goes with the test.
-func build(t *testing.T) string {
-	t.Helper()
+func TestEveryCommandOfThePages(t *testing.T) {
 	bin, err := os.MkdirTemp("/var/tmp", "synward-docs-")
 	if err != nil {
 		t.Fatal(err)
@@ -67,16 +65,12 @@ func build(t *testing.T) string {
 	if err := os.Chmod(bin, 0o755); err != nil { // the relay's user has to get at its program
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	return bin
-}
-
-func TestEveryCommandOfThePages(t *testing.T) {
-	s := stage.New(t, build(t), "")
+	s := stage.New(t, bin, "")
 	s.StartAgent()
 	pages, err := filepath.Glob("../../docs/operator/*.md")
 	if err != nil || len(pages) < 10 {
