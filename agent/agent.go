@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/droplog"
 	"github.com/synward/synward/agent/policy"
 	"github.com/synward/synward/agent/store"
 	"github.com/synward/synward/agent/supervise"
@@ -87,6 +87,7 @@ const (
 
 // Agent is the daemon.
 type Agent struct {
+	base    *slog.Logger // for parts, each with a component of its own
 	log     *slog.Logger
 	version string
 	now     func() time.Time
@@ -95,7 +96,7 @@ type Agent struct {
 	store    store.Store
 	lastGood string      // file
 	saved    *policy.Set // what lastGood holds
-	savedAt  time.Time
+	saveNext time.Time   // when it may be written again
 	kernel   kernel
 	tasks    []Task
 	server   *control.Server
@@ -103,15 +104,22 @@ type Agent struct {
 	journal  journals
 	events   *ring[control.Event]
 	outcomes *ring[json.RawMessage]
+	drops    *droplog.Log
 	wake     chan struct{} // asks for a reconcile
 	relink   chan struct{} // asks for one of the interfaces alone
 
 	changing sync.Mutex // held over a whole change, store to kernel
-	reading  sync.Mutex // held while the kernel's counts are taken over
-	noting   sync.Mutex // held while an event goes into ring and log
+	// guarded by changing:
+	compiled time.Time     // the moment that the kernel's rules are of
+	whole    time.Time     // when they were last written or compared as a whole
+	took     time.Duration // how long the comparison took
+	reading  sync.Mutex    // held while the kernel's counts are taken over
+	planning sync.RWMutex  // held while a configuration is taken over
+	noting   sync.Mutex    // held while an event goes into ring and log
 
 	mu       sync.RWMutex // guards what follows, for a moment at a time
 	set      *policy.Set  // replaced, never written to
+	coming   *policy.Set  // that the kernel is being told of; nil = none
 	plan     plan
 	settings func(Grants) ([]byte, error)
 	granted  []Peer // that the relay was given last
@@ -168,6 +176,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.watchLinks(ctx) })
 	g.Go(func() error { return a.pumpEvents(ctx) })
 	g.Go(func() error { return a.watchUse(ctx) })
+	g.Go(func() error { return a.drops.Run(ctx) })
 	if a.relay != nil {
 		g.Go(func() error { return a.relay.Run(ctx) })
 		g.Go(func() error { return a.followRelay(ctx) })
@@ -198,11 +207,11 @@ func (a *Agent) Reload(ctx context.Context, c Config, settings func(Grants) ([]b
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	a.mu.Lock()
-	was, set := a.plan, a.set
-	a.mu.Unlock()
-	if _, err := a.kernel.Sync(policy.Compile(set, next.ports, next.caps, a.now())); err != nil {
-		return errors.Join(fmt.Errorf("write the rules: %w", err), a.resync(set, was))
+	a.planning.Lock()
+	defer a.planning.Unlock()
+	set, was := a.state()
+	if err := a.resync(set, next); err != nil {
+		return errors.Join(err, a.resync(set, was))
 	}
 	a.mu.Lock()
 	a.plan = next

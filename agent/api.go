@@ -114,16 +114,18 @@ func portStatus(p rule.Port) control.Port {
 func (a *Agent) ownStatus(set *policy.Set) *control.AgentStatus {
 	now := a.now()
 	st := &control.AgentStatus{Version: a.version, PID: os.Getpid(), Since: a.began, NextExpiry: set.NextExpiry(now)}
-	for e := range set.All() {
-		st.Entries++
+	st.Entries, st.Deny = set.Len(), set.Count(policy.Denies)
+	st.Allow = st.Entries - st.Deny
+	for e := range set.Having(policy.Expires) {
 		switch {
-		case e.Expired(now):
-			st.Expired++
+		case !e.Expired(now):
+			continue
 		case e.Action == policy.Allow:
-			st.Allow++
+			st.Allow--
 		default:
-			st.Deny++
+			st.Deny--
 		}
+		st.Expired++
 	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()

@@ -38,6 +38,7 @@ func (a *Agent) change(ctx context.Context, in intent, fn func(*edit, plan) erro
 		ans.Warnings = append(ans.Warnings, err.Error())
 	}
 	ans.CutOff = cut
+	ans.Shorten(in.show)
 	if in.dryRun {
 		if ans.Impact, err = a.impact(e, plan); err != nil {
 			ans.Warnings = append(ans.Warnings, err.Error())
@@ -66,6 +67,7 @@ func (a *Agent) commit(ctx context.Context, in intent, e *edit, was *policy.Set,
 		return fmt.Errorf("nothing changed: write the store: %w", err)
 	}
 	ch, err := a.write(was, e, p)
+	a.announce(nil)
 	if err != nil {
 		err = fmt.Errorf("nothing changed: write the rules: %w", err)
 		// The caller may be gone; what was begun is put back all the same.
@@ -104,6 +106,7 @@ func (a *Agent) write(was *policy.Set, e *edit, p plan) (loader.Change, error) {
 		return loader.Change{}, nil
 	}
 	now := a.now()
+	a.announce(e.set)
 	changed := e.changes.Prefixes()
 	if len(changed) == 1 || len(changed) <= fewChanges && e.set.Len() > replaceUpTo {
 		ch, err := a.kernel.Update(policy.Recompile(was, e.set, p.ports, p.caps, now, changed))
@@ -114,11 +117,18 @@ func (a *Agent) write(was *policy.Set, e *edit, p plan) (loader.Change, error) {
 			a.log.Warn("rules not updated; writing all of them", "error", err)
 		}
 	}
-	_, err := a.kernel.Replace(policy.Compile(e.set, p.ports, p.caps, now))
-	if err != nil {
+	if _, err := a.kernel.Replace(policy.Compile(e.set, p.ports, p.caps, now)); err != nil {
 		return loader.Change{}, err
 	}
+	a.compiled, a.whole = now, time.Now()
 	return loader.Change{Added: len(e.changes.Added), Updated: len(e.changes.Changed), Removed: len(e.changes.Removed)}, nil
+}
+
+// announce says for explain which set the kernel is being told of; nil = none.
+func (a *Agent) announce(set *policy.Set) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.coming = set
 }
 
 // cutOff are the open connections whose source passes by the one set and no
@@ -206,7 +216,7 @@ func (a *Agent) removeEntries(r *http.Request) (any, error) {
 	return a.change(r.Context(), in, func(e *edit, _ plan) error {
 		for _, p := range req.Prefixes {
 			gone := false
-			for _, origin := range []policy.Origin{policy.Operator, policy.File} {
+			for _, origin := range []policy.Origin{policy.Operator, policy.File, policy.Learned} {
 				if e.remove(policy.Key{Origin: origin, Action: req.Action, Prefix: p.Masked()}) {
 					gone = true
 				}
@@ -227,7 +237,7 @@ func (a *Agent) purge(ctx context.Context) {
 	set, _ := a.state()
 	limit := a.now().Add(-keepExpired)
 	var old []policy.Entry
-	for e := range set.All() {
+	for e := range set.Having(policy.Expires) {
 		if e.Expired(limit) {
 			old = append(old, e)
 		}

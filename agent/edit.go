@@ -3,6 +3,7 @@ package agent
 import (
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/synward/synward/agent/control"
@@ -17,6 +18,7 @@ type intent struct {
 	command string  // for history
 	why     string
 	dryRun  bool
+	show    int           // of the entries of each kind in the answer; 0 = all
 	kill    bool          // end connections that no longer pass
 	confirm time.Duration // undo it after that time, unless it is confirmed; 0 = it stays
 	undoes  uint64        // the change that this one undoes
@@ -26,7 +28,8 @@ type intent struct {
 // asked is the intent of a request over the control socket.
 func asked(r *http.Request, command, why string, dryRun, kill bool) intent {
 	c := control.CallerOf(r.Context())
-	return intent{by: c.String(), uid: &c.UID, command: command, why: why, dryRun: dryRun, kill: kill}
+	show, _ := strconv.Atoi(r.URL.Query().Get("show")) // one that is none: all
+	return intent{show: show, by: c.String(), uid: &c.UID, command: command, why: why, dryRun: dryRun, kill: kill}
 }
 
 // own is the intent of the agent itself.
@@ -36,67 +39,43 @@ func own(command, why string) intent { return intent{by: "agent", command: comma
 // for its confirmation holds it up.
 func (in intent) mayWait() bool { return in.uid != nil && !in.ends && !in.dryRun }
 
-// edit is a change to the policy in the making: a copy of the set, and what
-// is touched in it. settle tells what differs in the end.
+// edit is a change to the policy in the making: a copy of the set. settle tells
+// what differs in the end.
 type edit struct {
 	was       *policy.Set
 	set       *policy.Set
-	touched   map[policy.Key]bool
-	order     []policy.Key
 	changes   policy.Changes
 	unchanged int
 	missing   []netip.Prefix
 	warnings  []string
-	docs      store.Batch // documents that go with it
+	born      []policy.Key // names and feeds that come with it, without prefix
+	docs      store.Batch  // documents that go with it
 	undoDocs  store.Batch
 }
 
-func newEdit(s *policy.Set) *edit {
-	return &edit{was: s, set: s.Clone(), touched: map[policy.Key]bool{}}
-}
-
-func (e *edit) touch(k policy.Key) {
-	if !e.touched[k] {
-		e.touched[k] = true
-		e.order = append(e.order, k)
-	}
-}
+func newEdit(s *policy.Set) *edit { return &edit{was: s, set: s.Clone()} }
 
 // put adds or replaces an entry.
-func (e *edit) put(entry policy.Entry) {
-	e.touch(entry.Key())
-	e.set.Put(entry)
+func (e *edit) put(entry policy.Entry) { e.set.Put(e.kept(entry)) }
+
+// kept is an entry, and counts it, where it means what it meant before: who made
+// it and when stays too.
+func (e *edit) kept(entry policy.Entry) policy.Entry {
+	if was, there := e.was.Get(entry.Key()); there && was.Same(entry) {
+		e.unchanged++
+		return was
+	}
+	return entry
 }
 
 // remove takes an entry out, and says whether it was there.
 func (e *edit) remove(k policy.Key) bool {
 	_, removed := e.set.Remove(k)
-	if removed {
-		e.touch(k)
-	}
 	return removed
 }
 
-// settle works out what the edit has come to. Of an entry that means what it
-// meant before, who made it and when stays too.
-func (e *edit) settle() {
-	e.changes, e.unchanged = policy.Changes{Added: []policy.Entry{}, Changed: []policy.Changed{}, Removed: []policy.Entry{}}, 0
-	for _, k := range e.order {
-		was, before := e.was.Get(k)
-		now, after := e.set.Get(k)
-		switch {
-		case before && after && was.Same(now):
-			e.set.Put(was)
-			e.unchanged++
-		case before && after:
-			e.changes.Changed = append(e.changes.Changed, policy.Changed{Old: was, New: now})
-		case after:
-			e.changes.Added = append(e.changes.Added, now)
-		case before:
-			e.changes.Removed = append(e.changes.Removed, was)
-		}
-	}
-}
+// settle works out what the edit has come to.
+func (e *edit) settle() { e.changes = policy.Diff(e.was, e.set) }
 
 // putDoc writes a document with the change; was is what it is now (nil = it is
 // not there).

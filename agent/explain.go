@@ -19,9 +19,8 @@ func (a *Agent) explain(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A change between the two verdicts would look like a difference.
-	a.changing.Lock()
-	defer a.changing.Unlock()
+	a.planning.RLock()
+	defer a.planning.RUnlock()
 	set, p := a.state()
 	ports := p.ports
 	if s := r.URL.Query().Get("port"); s != "" {
@@ -41,7 +40,7 @@ func (a *Agent) explain(r *http.Request) (any, error) {
 	}
 	ans := control.Explanation{Source: addr, Agree: true}
 	for _, port := range ports {
-		v, err := a.verdict(set, p, addr, port)
+		v, err := a.settledVerdict(set, p, addr, port)
 		if err != nil {
 			return nil, err
 		}
@@ -52,6 +51,28 @@ func (a *Agent) explain(r *http.Request) (any, error) {
 		ans.Verdicts = append(ans.Verdicts, v)
 	}
 	return ans, nil
+}
+
+// settledVerdict is verdict, by the policy that the kernel has: a change that
+// comes to it meanwhile, which may take seconds, is no difference.
+func (a *Agent) settledVerdict(set *policy.Set, p plan, addr netip.Addr, port rule.Port) (control.PortVerdict, error) {
+	v, err := a.verdict(set, p, addr, port)
+	for range 3 {
+		if err != nil || v.Agree {
+			break
+		}
+		a.mu.RLock()
+		now, coming := a.set, a.coming
+		a.mu.RUnlock()
+		if now == set && coming == nil {
+			break
+		}
+		if set = now; coming != nil {
+			set = coming
+		}
+		v, err = a.verdict(set, p, addr, port)
+	}
+	return v, err
 }
 
 // verdict asks the kernel and the policy about one port.

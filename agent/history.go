@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bytes"
 	"cmp"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,7 +64,11 @@ func (a *Agent) record(in intent, e *edit, was *policy.Set, p plan) (record, err
 			return r, err
 		}
 	}
-	entries, err := pack(e.changes)
+	d := done{Changes: e.changes, Born: e.born}
+	if in.uid != nil || in.undoes != 0 {
+		d.Docs = e.docChanges()
+	}
+	entries, err := pack(d)
 	if err != nil {
 		return r, err
 	}
@@ -76,30 +78,6 @@ func (a *Agent) record(in intent, e *edit, was *policy.Set, p plan) (record, err
 		e.putDoc(d, nil)
 	}
 	return r, err
-}
-
-// pack writes changes as compressed JSON.
-func pack(c policy.Changes) ([]byte, error) {
-	var buf bytes.Buffer
-	z := gzip.NewWriter(&buf)
-	if err := json.NewEncoder(z).Encode(c); err != nil {
-		return nil, fmt.Errorf("write history: %w", err)
-	}
-	if err := z.Close(); err != nil {
-		return nil, fmt.Errorf("write history: %w", err)
-	}
-	return buf.Bytes(), nil
-}
-
-func unpack(data []byte) (c policy.Changes, err error) {
-	z, err := gzip.NewReader(bytes.NewReader(data))
-	if err == nil {
-		err = json.NewDecoder(z).Decode(&c)
-	}
-	if err != nil {
-		return c, fmt.Errorf("read history: %w", err)
-	}
-	return c, nil
 }
 
 // loadHistory reads the list from the store.
@@ -236,8 +214,8 @@ func (a *Agent) showChange(r *http.Request) (any, error) {
 		return nil, err
 	}
 	rec.UndoneBy = undoneBy(a.records())[id]
-	entries, err := a.entriesOf(r.Context(), id)
-	rec.Entries = &entries
+	d, err := a.entriesOf(r.Context(), id)
+	rec.Entries = &d.Changes
 	return rec.Change, err
 }
 
@@ -250,13 +228,13 @@ func (a *Agent) changeByID(id uint64) (record, error) {
 	return record{}, control.Errorf(http.StatusNotFound, "no change %d in history; synward policy history lists them", id)
 }
 
-func (a *Agent) entriesOf(ctx context.Context, id uint64) (policy.Changes, error) {
+func (a *Agent) entriesOf(ctx context.Context, id uint64) (done, error) {
 	data, found, err := store.GetDoc(ctx, a.store, changes, docName(id))
 	if err != nil {
-		return policy.Changes{}, err
+		return done{}, err
 	}
 	if !found {
-		return policy.Changes{}, fmt.Errorf("read history: the entries of change %d are gone: %w", id, io.ErrUnexpectedEOF)
+		return done{}, fmt.Errorf("read history: the entries of change %d are gone: %w", id, io.ErrUnexpectedEOF)
 	}
 	return unpack(data)
 }

@@ -17,8 +17,9 @@ import (
 // lastGoodName is the file beside the store that has the policy as text.
 const lastGoodName = "last-good.policy"
 
-// largePolicy is from how many entries on it is not written after every change.
-const largePolicy = 100_000
+// easeSaving is how much longer it is left alone than it takes to write: that of
+// a million entries keeps a core and the disk busy for seconds.
+const easeSaving = 100
 
 // openStore opens the store and reads policy and history from it. A damaged
 // one is moved away, and the last good policy takes its place.
@@ -43,11 +44,11 @@ func (a *Agent) readStore(ctx context.Context, path string) (err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	entries, _, err := store.Entries(ctx, s)
+	set, err := readSet(ctx, s)
 	if err != nil {
 		return err
 	}
-	a.set = policy.NewSet(entries...)
+	a.set = set
 	if _, _, err := store.Docs(ctx, s, accounts); err != nil {
 		return err
 	}
@@ -55,6 +56,22 @@ func (a *Agent) readStore(ctx context.Context, path string) (err error) {
 		return err
 	}
 	return a.loadPending(ctx)
+}
+
+// readSet reads the policy without holding all of it twice.
+func readSet(ctx context.Context, s store.Store) (set *policy.Set, err error) {
+	err = s.View(ctx, func(r store.Reader) error {
+		var bad error
+		set = policy.Collect(func(yield func(policy.Entry) bool) {
+			for e, err := range r.Entries() {
+				if bad = err; err != nil || !yield(e) {
+					return
+				}
+			}
+		})
+		return bad
+	})
+	return set, err
 }
 
 // replaceStore begins a new store with the last good policy and accounts. Where
@@ -94,14 +111,14 @@ func (a *Agent) replaceStore(ctx context.Context, path string, cause error) erro
 }
 
 // saveLastGood writes policy and accounts beside the store, where they differ
-// from what stands there.
-func (a *Agent) saveLastGood() error {
+// from what stands there. The policy waits its turn, but for the last time.
+func (a *Agent) saveLastGood(last bool) error {
 	set, _ := a.state()
-	if set != a.saved && (set.Len() < largePolicy || a.now().Sub(a.savedAt) > time.Minute) {
+	if began := time.Now(); set != a.saved && (last || began.After(a.saveNext)) {
 		if err := store.WriteLastGood(a.lastGood, set); err != nil {
 			return err
 		}
-		a.saved, a.savedAt = set, a.now()
+		a.saved, a.saveNext = set, began.Add(time.Since(began)*easeSaving)
 	}
 	docs, err := a.Docs(context.Background(), accounts)
 	if err != nil {

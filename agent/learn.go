@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -41,7 +42,7 @@ func (a *Agent) learn(r *http.Request) (any, error) {
 		a.log.Warn("learning without a part of the journal", "error", err)
 	}
 	set, p := a.state()
-	text, err := a.policyText()
+	text, err := a.policyText(r.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func propose(rows []journal.Attempt, least uint64, p plan) []control.Proposal {
 		if g.attempts < least {
 			return
 		}
-		e := policy.Entry{Action: policy.Allow, Prefix: prefix, Origin: policy.File,
+		e := policy.Entry{Action: policy.Allow, Prefix: prefix, Origin: policy.Learned,
 			Note: fmt.Sprintf("learned: %d attempts up to %s", g.attempts, g.last.Format(time.DateOnly))}
 		if len(g.ports) < len(p.ports) {
 			e.Ports = g.ports
@@ -128,32 +129,39 @@ func propose(rows []journal.Attempt, least uint64, p plan) []control.Proposal {
 	return out
 }
 
-// policyText is the operator's own entries as text that can be applied again:
-// a file's entry that one by command stands before is left out.
-func (a *Agent) policyText() (string, error) {
+// policyText is the operator's own entries, names and feeds as text that can be
+// applied again: a file's entry that one by command stands before is left out.
+func (a *Agent) policyText(ctx context.Context) (string, error) {
+	subjects, err := a.subjects(ctx)
+	if err != nil {
+		return "", err
+	}
 	set, _ := a.state()
 	now := a.now()
 	var text strings.Builder
-	err := policy.Format(&text, func(yield func(policy.Entry) bool) {
+	err = policy.Format(&text, func(yield func(policy.Entry) bool) {
 		for e := range set.All() {
 			if isOwn(e) && !e.Expired(now) && hiddenBy(set, e, now) == nil && !yield(e) {
 				return
 			}
 		}
-	}, policy.FormatOptions{})
+	}, policy.FormatOptions{Subjects: subjects})
 	return text.String(), err
 }
 
-// hiddenBy is the operator's entry of the same prefix that leaves a file's
-// entry nothing to say; nil = there is none.
+// hiddenBy is the entry of the same prefix that comes before a file's, or a
+// learned allow, and leaves it nothing to say; nil = there is none.
 func hiddenBy(set *policy.Set, e policy.Entry, now time.Time) *policy.Entry {
-	if e.Origin != policy.File {
+	before := map[policy.Origin][]policy.Origin{policy.File: {policy.Operator}, policy.Learned: {policy.Operator, policy.File}}[e.Origin]
+	if !e.Own() {
 		return nil
 	}
-	for _, action := range []policy.Action{policy.Allow, policy.Deny} {
-		o, ok := set.Get(policy.Key{Origin: policy.Operator, Action: action, Prefix: e.Prefix})
-		if ok && !o.Expired(now) && covers(o.Ports, e.Ports) {
-			return &o
+	for _, origin := range before {
+		for _, action := range []policy.Action{policy.Allow, policy.Deny} {
+			o, ok := set.Get(policy.Key{Origin: origin, Action: action, Prefix: e.Prefix})
+			if ok && !o.Expired(now) && covers(o.Ports, e.Ports) {
+				return &o
+			}
 		}
 	}
 	return nil

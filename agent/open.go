@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/droplog"
 	"github.com/synward/synward/agent/policy"
 	"github.com/synward/synward/agent/supervise"
 	"github.com/synward/synward/loader"
@@ -69,9 +70,10 @@ func New(ctx context.Context, o Options) (_ *Agent, err error) {
 
 func newAgent(o Options) *Agent {
 	return &Agent{
-		log: o.Log.With("component", "agent"), version: o.Version, now: o.Now, began: o.Now(),
+		base: o.Log, log: o.Log.With("component", "agent"), version: o.Version, now: o.Now, began: o.Now(),
 		events: newRing[control.Event](keepEvents), outcomes: newRing[json.RawMessage](keepOutcomes),
 		wake: make(chan struct{}, 1), relink: make(chan struct{}, 1), problems: map[string]string{}, tasks: o.Tasks,
+		drops: droplog.New(o.Log),
 	}
 }
 
@@ -79,7 +81,7 @@ func newAgent(o Options) *Agent {
 // comes with Run, when the filter stands before them.
 func (a *Agent) prepareRelay(r RelayOptions) error {
 	r.Supervise.Settings = a.relaySettings
-	r.Supervise.Log = a.log.With("component", "supervise")
+	r.Supervise.Log = a.base.With("component", "supervise")
 	s, err := supervise.New(r.Supervise)
 	if err != nil {
 		return err
@@ -104,7 +106,7 @@ func (a *Agent) openFilter(pins string) (forget func() error, err error) {
 	} else {
 		fresh = errors.Is(err, loader.ErrNotLoaded)
 	}
-	f, err := loader.Open(loader.Options{PinDir: pins, Log: a.log.With("component", "loader")})
+	f, err := loader.Open(loader.Options{PinDir: pins, Log: a.base.With("component", "loader")})
 	if err != nil {
 		return nil, err
 	}
@@ -121,11 +123,12 @@ func (a *Agent) openFilter(pins string) (forget func() error, err error) {
 
 // enforce writes the rules and then attaches.
 func (a *Agent) enforce() error {
-	ch, err := a.kernel.Sync(policy.Compile(a.set, a.plan.ports, a.plan.caps, a.now()))
+	now := a.now()
+	ch, err := a.kernel.Sync(policy.Compile(a.set, a.plan.ports, a.plan.caps, now))
 	if err != nil {
 		return fmt.Errorf("write the rules: %w", err)
 	}
-	a.lastSync = a.now()
+	a.compiled, a.lastSync, a.whole = now, now, time.Now()
 	a.log.Info("rules in force", "entries", a.set.Len(), "added", ch.Added, "updated", ch.Updated, "removed", ch.Removed)
 	a.detachOthers(a.plan.filter)
 	return a.attachFirst(a.plan.filter)

@@ -17,8 +17,8 @@ func (a *Agent) peers() []Peer {
 	set, _ := a.state()
 	now := a.now()
 	var out []Peer
-	for e := range set.All() {
-		if !e.Relay || e.Action != policy.Allow || !isOwn(e) || e.Expired(now) {
+	for e := range set.Having(policy.Relays) {
+		if e.Action != policy.Allow || !isOwn(e) || e.Expired(now) {
 			continue
 		}
 		left := []netip.Prefix{e.Prefix}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/synward/synward/agent/policy"
@@ -15,15 +16,26 @@ const interval = 30 * time.Second
 
 // ease is how much longer the agent leaves the kernel's rules alone than a
 // comparison takes: one of a million prefixes keeps a core busy for seconds, and
-// changes wait for it.
-const ease = 200
+// changes wait for it. perEntry is what one takes at least.
+const (
+	ease     = 200
+	perEntry = 5 * time.Microsecond
+)
 
-// reconcileLoop makes the kernel equal the policy: when something has changed,
-// when an entry expires, and from time to time.
+// rested says whether the kernel's rules may be compared: not too soon after
+// they have been written, or compared, whole.
+func (a *Agent) rested() bool {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	set, _ := a.state()
+	return time.Since(a.whole) > max(a.took, time.Duration(set.Len())*perEntry)*ease
+}
+
+// reconcileLoop makes the kernel equal the policy: what a change has not brought
+// there, what ends when an entry expires, and all of it from time to time.
 func (a *Agent) reconcileLoop(ctx context.Context) error {
-	var rested time.Time // when the next comparison may come unasked
-	for {
-		wait, asked := interval, false
+	for clock := newStepClock(); ; {
+		wait := interval
 		set, _ := a.state()
 		if next := set.NextExpiry(a.now()); !next.IsZero() {
 			// A little late, so that the entry has expired by every clock.
@@ -36,19 +48,18 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
+			a.problem("last good policy", a.saveLastGood(true))
 			return nil
 		case <-a.wake:
 			timer.Stop()
-			asked = true
 		case <-a.relink:
 			timer.Stop() // an interface changed: the rules have not
 		case <-timer.C:
-			asked = wait < interval
 		}
 		a.problem("confirmation", a.rollBack(ctx))
-		if began := time.Now(); asked || began.After(rested) {
+		a.expire()
+		if clock.stepped() || a.rested() {
 			a.reconcile()
-			rested = began.Add(time.Since(began) * ease)
 		} else {
 			a.reattach()
 		}
@@ -61,7 +72,45 @@ func (a *Agent) tidy(ctx context.Context) {
 	a.pushPeers(ctx, nil)
 	a.purge(ctx)
 	a.problem("history", a.trimHistory(ctx))
-	a.problem("last good policy", a.saveLastGood())
+	a.problem("last good policy", a.saveLastGood(false))
+}
+
+// stepClock notices when the wall clock is set, which moves every expiry.
+type stepClock struct{ last time.Time }
+
+func newStepClock() *stepClock { return &stepClock{time.Now()} }
+
+// stepped says whether the clock has been set since the last time.
+func (c *stepClock) stepped() bool {
+	now := time.Now()
+	drift := now.Round(0).Sub(c.last.Round(0)) - now.Sub(c.last) // Round takes the monotonic reading off
+	c.last = now
+	return drift.Abs() > time.Second
+}
+
+// expire takes out of the rules what has ended since the last look. The kernel
+// has let go of it by itself; what it has room for is more expiries than it knows.
+func (a *Agent) expire() {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	set, p := a.state()
+	now := a.now()
+	var ended []netip.Prefix
+	for e := range set.Having(policy.Expires) {
+		if e.Expired(now) && !e.Expired(a.compiled) {
+			ended = append(ended, e.Prefix)
+		}
+	}
+	if len(ended) == 0 {
+		return
+	}
+	if len(ended) <= fewChanges {
+		if _, err := a.kernel.Update(policy.Recompile(set, set, p.ports, p.caps, now, ended)); err == nil {
+			a.compiled = now
+			return
+		}
+	}
+	a.problem("rules", a.resync(set, p))
 }
 
 // poke asks for a reconcile soon.
@@ -90,10 +139,12 @@ func (a *Agent) reattach() {
 
 // resync writes a set's rules.
 func (a *Agent) resync(set *policy.Set, p plan) error {
-	ch, err := a.kernel.Sync(policy.Compile(set, p.ports, p.caps, a.now()))
+	now, began := a.now(), time.Now()
+	ch, err := a.kernel.Sync(policy.Compile(set, p.ports, p.caps, now))
 	if err != nil {
 		return fmt.Errorf("write the rules: %w", err)
 	}
+	a.compiled, a.whole, a.took = now, time.Now(), time.Since(began)
 	a.mu.Lock()
 	a.lastSync = a.now()
 	a.mu.Unlock()

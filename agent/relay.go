@@ -109,23 +109,17 @@ func (a *Agent) readOutcomes(ctx context.Context) error {
 	return errors.Join(lines.Err(), io.EOF)
 }
 
-// outcome keeps one, and logs what an operator should see.
+// outcome keeps one. The relay's own log has a line of it already.
 func (a *Agent) outcome(line []byte) {
 	var o struct {
-		Kind    string `json:"kind"`
-		Source  string `json:"source"`
-		Item    string `json:"item"`
-		Message string `json:"message"`
+		Kind   string `json:"kind"`
+		Source string `json:"source"`
+		Item   string `json:"item"`
 	}
 	if err := json.Unmarshal(line, &o); err != nil {
 		a.log.Warn("odd line from the relay", "error", err)
 		return
 	}
 	a.outcomes.add(bytes.Clone(line))
-	log := a.log.Debug
-	switch o.Kind {
-	case "auth-failure", "unauthorized", "bounced":
-		log = a.log.Info
-	}
-	log("session outcome", "kind", o.Kind, "source", o.Source, "item", o.Item, "message", o.Message)
+	a.log.Debug("outcome", "kind", o.Kind, "source", o.Source, "item", o.Item)
 }

@@ -80,7 +80,7 @@ func (v *reviewing) look(e policy.Entry) {
 		if o.Action == e.Action {
 			kind = "duplicate"
 		}
-		v.find(kind, e, "synward policy export | synward policy apply -", "an operator's %s of the same prefix comes before this line of the policy file", o.Action)
+		v.find(kind, e, "synward policy export | synward policy apply -", "the %s of the same prefix and origin %s comes before it", o.Action, o.Origin)
 		return
 	}
 	if o := v.sameAround(e); o != nil {
@@ -108,7 +108,7 @@ func (v *reviewing) unused(e policy.Entry) bool {
 // there; nil = there is none.
 func (v *reviewing) sameAround(e policy.Entry) *policy.Entry {
 	for o := range v.set.Covering(e.Prefix.Addr()) {
-		if o.Prefix.Bits() >= e.Prefix.Bits() || o.Expired(v.now) || o.Origin == policy.Feed || o.Origin == policy.Learned {
+		if o.Prefix.Bits() >= e.Prefix.Bits() || o.Expired(v.now) || !o.Own() {
 			continue
 		}
 		if !covers(o.Ports, e.Ports) && !covers(e.Ports, o.Ports) && !overlapping(o.Ports, e.Ports) {

@@ -39,6 +39,9 @@ type Update struct {
 	Put        []policy.Entry
 	PutDocs    []store.Doc
 	DeleteDocs []store.Doc
+	// Born are the names and feeds that were not in force before: an undo takes
+	// all that they then stand for. Feed, or Name and Action, alone are set.
+	Born []policy.Key
 }
 
 // Change brings an update into store and kernel, by the one way that every
@@ -52,30 +55,36 @@ func (a *Agent) Change(ctx context.Context, u Update) (control.Changed, error) {
 				return err
 			}
 		}
-		for _, k := range u.Remove {
-			e.remove(k)
-		}
-		now := a.now()
-		for _, wish := range u.Put {
-			wish.By, wish.At = u.By, now
-			entry, _, err := policy.New(wish, nil)
-			if err != nil {
-				return fmt.Errorf("%s %s: %w; nothing changed", wish.Action, wish.Prefix, err)
-			}
-			e.put(entry)
-		}
-		for _, d := range u.DeleteDocs {
-			if err := a.withDoc(ctx, d, e.deleteDoc); err != nil {
-				return err
-			}
-		}
-		for _, d := range u.PutDocs {
-			if err := a.withDoc(ctx, d, e.putDoc); err != nil {
-				return err
-			}
-		}
-		return nil
+		return a.take(ctx, e, u)
 	})
+}
+
+// take brings an update into an edit.
+func (a *Agent) take(ctx context.Context, e *edit, u Update) error {
+	e.born = append(e.born, u.Born...)
+	for _, k := range u.Remove {
+		e.remove(k)
+	}
+	now := a.now()
+	for _, wish := range u.Put {
+		wish.By, wish.At = u.By, now
+		entry, _, err := policy.New(wish, nil)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w; nothing changed", wish.Action, wish.Prefix, err)
+		}
+		e.put(entry)
+	}
+	for _, d := range u.DeleteDocs {
+		if err := a.withDoc(ctx, d, e.deleteDoc); err != nil {
+			return err
+		}
+	}
+	for _, d := range u.PutDocs {
+		if err := a.withDoc(ctx, d, e.putDoc); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withDoc hands a document on together with what the store has of it now.

@@ -59,7 +59,10 @@ func (a *Agent) undo(ctx context.Context, in intent) (control.Changed, error) {
 				return err
 			}
 		}
-		return takeBack(e, c, a.now())
+		if err := takeBack(e, c, a.now()); err != nil {
+			return err
+		}
+		return a.takeDocsBack(ctx, e, c)
 	})
 	if err == nil && !in.dryRun {
 		a.settled(in.undoes)
@@ -67,11 +70,13 @@ func (a *Agent) undo(ctx context.Context, in intent) (control.Changed, error) {
 	return ans, err
 }
 
-// takeBack edits a set so that a change is as if it had not been.
-func takeBack(e *edit, c policy.Changes, now time.Time) error {
-	since := func(k policy.Key) error {
-		return control.Errorf(http.StatusConflict, "%s has been changed since; nothing changed: undo the later change first (synward policy history)", k)
-	}
+func changedSince(what string) error {
+	return control.Errorf(http.StatusConflict, "%s has been changed since; nothing changed: undo the later change first (synward policy history)", what)
+}
+
+// takePlainBack is takeBack for entries that come of no name and no feed.
+func takePlainBack(e *edit, c policy.Changes, now time.Time) error {
+	since := func(k policy.Key) error { return changedSince(k.String()) }
 	for _, added := range c.Added {
 		is, there := e.set.Get(added.Key())
 		if there && !is.Same(added) {
@@ -218,6 +223,9 @@ func (a *Agent) rollBack(ctx context.Context) error {
 			return nil // confirmed or undone in this very moment
 		}
 		force(e, c)
+		if err := a.takeDocsBack(ctx, e, c); err != nil {
+			return err
+		}
 		return a.endWait(ctx, e)
 	})
 	if err == nil {
@@ -226,8 +234,8 @@ func (a *Agent) rollBack(ctx context.Context) error {
 	return err
 }
 
-// force is takeBack that leaves out what stands in its way.
-func force(e *edit, c policy.Changes) {
+// forcePlain is force for entries that come of no name and no feed.
+func forcePlain(e *edit, c policy.Changes) {
 	for _, added := range c.Added {
 		if is, there := e.set.Get(added.Key()); there && is.Same(added) {
 			e.remove(added.Key())

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/agent/droplog"
 	"github.com/synward/synward/agent/journal"
 	"github.com/synward/synward/agent/policy"
 	"github.com/synward/synward/loader"
@@ -168,6 +169,8 @@ func (a *Agent) note(e control.Event) {
 	a.noting.Unlock()
 	if e.Source.IsValid() && !e.Source.IsUnspecified() {
 		_, p := a.state()
+		d := droplog.Drop{Source: p.sourceOf(e.Source), Port: e.Port, Reason: e.Reason, Interface: e.Interface, Observed: e.Observed}
+		a.drops.Add(d, uint64(max(e.Count, 1)), uint64(e.Suppressed))
 		k := journal.Kind{Source: p.sourceOf(e.Source), Port: e.Port, Passed: e.Observed, Observed: e.Observed, Reason: e.Reason, Entry: e.EntryID}
 		err = errors.Join(err, a.journal.attempts.Add(k, uint64(max(e.Count, 1)), e.Time))
 	}

@@ -11,7 +11,17 @@ import (
 
 // AuthMechanisms implements smtp.AuthSession. The guard lets AUTH through only
 // under TLS.
-func (s *session) AuthMechanisms() []string { return []string{sasl.Plain, sasl.Login} }
+func (s *session) AuthMechanisms() []string { return s.g.srv.now().mechanisms() }
+
+// mechanisms are what AUTH offers. Not every account need have a credential for
+// SCRAM; who has none there is told what a stranger is told.
+func (c *compiled) mechanisms() []string {
+	list := []string{sasl.Plain, sasl.Login}
+	if c.settings.Scram {
+		list = append([]string{mechScram}, list...)
+	}
+	return list
+}
 
 // Auth implements smtp.AuthSession.
 func (s *session) Auth(mech string) (sasl.Server, error) {
@@ -28,6 +38,10 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 		return &plainServer{login: s.login, bad: s.badAuthData}, nil
 	case sasl.Login:
 		return &loginServer{login: s.login, bad: s.badAuthData}, nil
+	case mechScram:
+		if s.g.srv.now().settings.Scram {
+			return newScramServer(s)
+		}
 	}
 	return nil, s.say(ansAuthMech)
 }
@@ -41,6 +55,11 @@ func (s *session) login(name, password string) error {
 		s.user = acc.Name
 		return nil
 	}
+	return s.loginFailed(name, err)
+}
+
+// loginFailed reports a failure, and says as little as there is.
+func (s *session) loginFailed(name string, err error) error {
 	if account.ValidateName(name) != nil {
 		name = "?" // it may be the password, in the wrong field
 	}

@@ -37,6 +37,11 @@ func (s Settings) compile() (*compiled, error) {
 	c := &compiled{settings: s, hash: s.Hash(), limits: s.Limits.withDefaults(),
 		ways:     s.Ways(),
 		accounts: make(map[string]account.Account, len(s.Accounts))}
+	if s.ACME != nil {
+		if err := s.ACME.Validate(); err != nil {
+			return nil, fmt.Errorf("acme.%w", err)
+		}
+	}
 	if err := c.limits.validate(); err != nil {
 		return nil, fmt.Errorf("limits.%w", err)
 	}
@@ -123,12 +128,6 @@ func (c *compiled) peer(source netip.Addr) (Peer, bool) {
 		}
 	}
 	return best, found
-}
-
-// serverTLS is what a listener offers: TLS 1.2 and up with Go's own choice of
-// suites and curves, which follows the state of the art with the toolchain.
-func serverTLS(cert *tls.Certificate) *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}
 }
 
 // selfSigned makes a certificate for hostname that lives in memory only.

@@ -41,11 +41,13 @@ type Config struct {
 	Hostname      string            `toml:"hostname"` // our name in greetings and trace headers
 	Listen        []ListenConfig    `toml:"listen"`
 	TLS           TLSFiles          `toml:"tls"`
+	ACME          ACMEConfig        `toml:"acme"`
 	User          string            `toml:"user"`  // whom the relay runs as
 	Spool         string            `toml:"spool"` // the queue's folder
 	Smarthost     []SmarthostConfig `toml:"smarthost"`
 	MaxSize       int64             `toml:"max_size"`       // bytes of a message
 	MaxRecipients int               `toml:"max_recipients"` // of a message
+	Scram         bool              `toml:"scram"`          // offer SCRAM-SHA-256, and keep a credential for it
 	RelayDomains  []string          `toml:"relay_domains"`  // that anybody may send to, on port 25
 	Retry         RetryConfig       `toml:"retry"`
 	MX            MXConfig          `toml:"mx"`
@@ -119,6 +121,9 @@ func (c Config) Validate() error {
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return fmt.Errorf("relay.tls: cert and key belong together: set both, or neither for a self-signed certificate")
+	}
+	if err := c.validateACME(); err != nil {
+		return fmt.Errorf("relay.%w", err)
 	}
 	if c.User == "" {
 		return fmt.Errorf("relay.user: is empty: name an unprivileged user, such as synward-relay")

@@ -225,6 +225,7 @@ func (g *guard) Close() error {
 	g.flush()
 	err := g.conn.Close()
 	g.srv.leave(g)
+	g.logEnd()
 	return err
 }
 

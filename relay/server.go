@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -35,6 +36,12 @@ type Options struct {
 	Reconfigure func(Settings) error
 	// Quotas counts what users and relaying sources hand in; nil: nothing does.
 	Quotas Quotas
+	// Secret makes up the salts that SCRAM shows for names without a credential.
+	// It should outlive the process, or a restart would tell which those are.
+	// Empty: a random one.
+	Secret []byte
+	// Certificates has the certificate where Settings ask for ACME; nil: none.
+	Certificates Certificates
 	// DrainTime is how long sessions may go on after Run's context ends; 0: 20 s.
 	DrainTime time.Duration
 }
@@ -46,6 +53,7 @@ type Server struct {
 	events  *Events
 	log     *slog.Logger
 	logins  *logins
+	secret  []byte
 	smtp    *smtp.Server
 	hand    *handover
 	buffers sync.Pool
@@ -81,10 +89,16 @@ const (
 // New returns a server that waits for its first Apply.
 func New(o Options) *Server {
 	o.DrainTime = orDefault(o.DrainTime, defaultDrain)
+	if o.Certificates == nil {
+		o.Certificates = noCertificates{}
+	}
 	s := &Server{
 		opt: o, queue: o.Queue, events: o.Events, log: o.Log.With("component", "relay"),
 		logins: newLogins(time.Now), denials: newDenials(maxDenied), began: time.Now(), hand: newHandover(),
 		ready: make(chan struct{}), guards: map[*guard]struct{}{}, sources: map[netip.Prefix]int{},
+	}
+	if s.secret = o.Secret; len(s.secret) == 0 {
+		s.secret = []byte(rand.Text())
 	}
 	s.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	s.work, s.endWork = context.WithCancel(context.Background())
@@ -113,17 +127,27 @@ func (s *Server) Apply(set Settings) error {
 			return err
 		}
 	}
-	c.tls = serverTLS(cert)
+	c.tls = serverTLS(s.certs(set), cert)
 	if s.opt.Reconfigure != nil {
 		if err := s.opt.Reconfigure(set); err != nil {
 			return err
 		}
 	}
+	s.opt.Certificates.Configure(set.ACME)
 	if s.state.Swap(c) == nil {
 		close(s.ready)
 	}
 	s.log.Info("settings in force", "hash", c.hash, "accounts", len(c.accounts), "smarthosts", len(set.Smarthosts), "self_signed", c.cert == nil)
 	return nil
+}
+
+// certs is where a certificate may come from under these settings, other than
+// from themselves.
+func (s *Server) certs(set Settings) Certificates {
+	if set.ACME == nil {
+		return noCertificates{}
+	}
+	return s.opt.Certificates
 }
 
 // ownCert is the self-signed certificate for where none is given. It stays the
@@ -204,7 +228,8 @@ func (s *Server) open(l Listener, conn net.Conn) {
 		g.source = a.AddrPort().Addr().Unmap()
 	}
 	g.log = s.log.With("session", g.id, "source", g.source.String(), "port", l.Port)
-	g.tally.since = time.Now()
+	g.tally.began = time.Now()
+	g.tally.since = g.tally.began
 	g.waiting = true // for the greeting
 	if busy := s.enter(g); busy != ansNone {
 		g.log.Warn("turned away", "reply", busy.reply().String())

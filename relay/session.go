@@ -136,6 +136,7 @@ func (s *session) refuse(bad answer, rcpts []recipient, args ...any) error {
 		s.g.srv.denials.add(s, e)
 	}
 	s.g.srv.count.refused.Add(1)
+	s.g.tally.refused++
 	s.event(e)
 	s.g.log.Info("refused", "user", s.user, "from", e.From, "rcpt", e.Rcpt, "reply", e.Reply)
 	return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/synward/synward/relay/account"
+	"github.com/synward/synward/relay/acme"
 )
 
 // Settings is the whole state that the relay should have, as the agent sends
@@ -17,7 +18,9 @@ import (
 type Settings struct {
 	Hostname     string            `json:"hostname"`
 	TLS          TLSSettings       `json:"tls"`
+	ACME         *acme.Config      `json:"acme,omitempty"` // get a certificate, instead of TLS
 	Accounts     []account.Account `json:"accounts"`
+	Scram        bool              `json:"scram,omitempty"` // offer SCRAM-SHA-256
 	Smarthosts   []Smarthost       `json:"smarthosts"`
 	Limits       Limits            `json:"limits"`
 	Retry        RetryConfig       `json:"retry"`
@@ -101,7 +104,7 @@ func orDefault[T comparable](v, otherwise T) T {
 // Settings reads the files that c names and returns what to send to the relay.
 // It runs in the agent's process; an error names the key and the file.
 func (c Config) Settings(accounts []account.Account) (Settings, error) {
-	s := Settings{Hostname: c.Hostname, Accounts: accounts, Retry: c.Retry, RelayDomains: c.RelayDomains, Quota: c.Quota}
+	s := Settings{Hostname: c.Hostname, Accounts: accounts, Scram: c.Scram, Retry: c.Retry, RelayDomains: c.RelayDomains, Quota: c.Quota}
 	s.Limits = Limits{
 		MaxSize: c.MaxSize, MaxRecipients: c.MaxRecipients,
 		Sessions: c.Limits.Sessions, SessionsPerSource: c.Limits.SessionsPerSource,
@@ -113,6 +116,11 @@ func (c Config) Settings(accounts []account.Account) (Settings, error) {
 	if s.TLS.KeyPEM, err = readFile("relay.tls.key", c.TLS.Key); err != nil {
 		return Settings{}, err
 	}
+	ca, err := readFile("relay.acme.ca", c.ACME.CA)
+	if err != nil {
+		return Settings{}, err
+	}
+	s.ACME = c.ACME.settings(c.Hostname, ca)
 	if err := c.onward(&s); err != nil {
 		return Settings{}, err
 	}

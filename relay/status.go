@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/synward/synward/relay/acme"
 )
 
 // Status is the front's state, as `synward status` shows it.
@@ -20,6 +22,8 @@ type Status struct {
 	SettingsHash string    `json:"settings_hash,omitempty"`
 	SelfSigned   bool      `json:"self_signed,omitempty"` // the certificate is ours, made in memory
 	Listeners    []string  `json:"listeners"`             // as in SYNWARD_LISTENERS
+
+	Certificate *acme.Status `json:"certificate,omitempty"` // got by ACME
 }
 
 // Status returns the state of now.
@@ -34,7 +38,8 @@ func (s *Server) Status() Status {
 		st.Listeners = append(st.Listeners, fmt.Sprintf("%d/%s", l.Port, l.TLS))
 	}
 	if c := s.now(); c != nil {
-		st.Ready, st.SettingsHash, st.SelfSigned = true, c.hash, c.cert == nil
+		st.Ready, st.SettingsHash, st.SelfSigned = true, c.hash, c.cert == nil && s.certs(c.settings).Certificate() == nil
+		st.Certificate = s.certs(c.settings).Status()
 	}
 	return st
 }

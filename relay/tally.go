@@ -13,7 +13,10 @@ const (
 
 // tally counts what a session costs us without bringing mail.
 type tally struct {
+	began    time.Time // the session
 	since    time.Time // the session began or a message was accepted
+	messages int       // accepted
+	refused  int       // senders, recipients and messages
 	errors   int
 	commands int
 	auth     int
@@ -44,4 +47,7 @@ func (t *tally) reply(r reply) answer {
 }
 
 // accepted starts the count again.
-func (t *tally) accepted(now time.Time) { t.since, t.errors, t.commands = now, 0, 0 }
+func (t *tally) accepted(now time.Time) {
+	t.since, t.errors, t.commands = now, 0, 0
+	t.messages++
+}

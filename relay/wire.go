@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -214,7 +215,7 @@ func (g *guard) extensions() []string {
 	if g.tls == nil {
 		ext = append(ext, "STARTTLS")
 	} else {
-		ext = append(ext, "AUTH PLAIN LOGIN")
+		ext = append(ext, "AUTH "+strings.Join(g.srv.now().mechanisms(), " "))
 	}
 	return append(ext, "SIZE "+strconv.FormatInt(g.srv.now().limits.MaxSize, 10))
 }

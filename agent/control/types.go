@@ -30,13 +30,14 @@ type Remove struct {
 }
 
 // Apply is the body of POST /v1/policy: the whole policy's text form. It
-// replaces the entries of origin file. With Confirm it is undone after that
+// replaces the operator's entries, names and feeds. With Confirm it is undone after that
 // time unless POST /v1/policy/confirm comes.
 type Apply struct {
 	Name    string `json:"name"` // of the file, for messages
 	Text    string `json:"text"`
 	Why     string `json:"why,omitempty"`     // for history
 	Confirm string `json:"confirm,omitempty"` // "2m"
+	Yes     bool   `json:"yes,omitempty"`     // also where the growth guard holds a name or feed back
 	DryRun  bool   `json:"dry_run,omitempty"`
 	Kill    bool   `json:"kill,omitempty"`
 }
@@ -48,6 +49,7 @@ type Changed struct {
 	Added     []policy.Entry   `json:"added"`
 	Changed   []policy.Changed `json:"changed"`
 	Removed   []policy.Entry   `json:"removed"`
+	Total     ChangeTotal      `json:"total,omitzero"`      // with ?show=N, which cuts the lists
 	Unchanged int              `json:"unchanged"`           // entries that were as wished already
 	ID        uint64           `json:"id,omitempty"`        // of the change in history; none where nothing changed
 	ConfirmBy time.Time        `json:"confirm_by,omitzero"` // it is undone then, unless it is confirmed
@@ -58,6 +60,34 @@ type Changed struct {
 	Killed    int              `json:"killed,omitempty"`    // how many of them were ended
 	Impact    *Impact          `json:"impact,omitempty"`    // with DryRun: on the attempts of the last days
 	Warnings  []string         `json:"warnings,omitempty"`
+}
+
+// ChangeTotal counts entries where the lists do not have them all.
+type ChangeTotal struct {
+	Added   int `json:"added"`
+	Changed int `json:"changed"`
+	Removed int `json:"removed"`
+}
+
+// Shorten leaves the first entries of each list, and counts them all; 0 leaves
+// all.
+func (c *Changed) Shorten(show int) {
+	if show <= 0 || max(len(c.Added), len(c.Changed), len(c.Removed)) <= show {
+		return
+	}
+	c.Total = c.Counts()
+	c.Added, c.Changed, c.Removed = first(c.Added, show), first(c.Changed, show), first(c.Removed, show)
+}
+
+// first is a copy, so that the rest can be let go of.
+func first[T any](all []T, n int) []T { return append([]T{}, all[:min(n, len(all))]...) }
+
+// Counts is how many entries there are of each kind, whatever the lists show.
+func (c *Changed) Counts() ChangeTotal {
+	if c.Total != (ChangeTotal{}) {
+		return c.Total
+	}
+	return ChangeTotal{Added: len(c.Added), Changed: len(c.Changed), Removed: len(c.Removed)}
 }
 
 // RuleChange counts what the kernel's maps took.

@@ -1,6 +1,7 @@
 package derive
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"time"
@@ -23,17 +24,15 @@ func (k *Keeper) addFeed(r *http.Request, h host) (any, error) {
 	if err := control.Decode(r, &req); err != nil {
 		return nil, err
 	}
-	f := feed{Name: req.Name, URL: req.URL, Every: defaultEvery, Entry: template(req.Entry), Good: k.now().UTC().Round(0)}
-	f.Entry.Origin, f.Entry.Feed, f.Entry.Name = policy.Feed, req.Name, ""
-	err := policy.CheckFeedName(req.Name)
-	if err == nil {
-		err = feeds.Check(req.URL)
+	req.Entry.Feed = req.Name
+	var every time.Duration
+	var err error
+	if req.Every != "" {
+		every, err = policy.ParseTTL(req.Every)
 	}
-	if err == nil && req.Every != "" {
-		f.Every, err = policy.ParseTTL(req.Every)
-		if err == nil && (f.Every < minEvery || f.Every > maxEvery) {
-			err = fmt.Errorf("every %s: write 1m to 30d", req.Every)
-		}
+	var f feed
+	if err == nil {
+		f, err = k.newFeed(req.URL, every, req.Entry)
 	}
 	if err != nil {
 		return nil, control.Errorf(http.StatusBadRequest, "%w; nothing changed", err)
@@ -50,20 +49,24 @@ func (k *Keeper) addFeed(r *http.Request, h host) (any, error) {
 	u := update(r, "feed add", req.Why, req.DryRun, req.Kill)
 	u.PutDocs = []store.Doc{d}
 	ans, err := k.replace(r.Context(), h, u, []*subject{s}, req.Yes)
-	if err == nil && !req.DryRun {
-		k.keepFeed(f.Name, &f)
-	}
+	k.reread()
 	return ans, err
 }
 
-// keepFeed remembers a feed as the store has it; nil = not any more.
-func (k *Keeper) keepFeed(name string, f *feed) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if delete(k.feeds, name); f != nil {
-		k.feeds[name] = *f
+// newFeed is a feed, checked.
+func (k *Keeper) newFeed(url string, every time.Duration, e policy.Entry) (feed, error) {
+	f := feed{Name: e.Feed, URL: url, Every: cmp.Or(every, defaultEvery), Entry: template(e), Good: k.now().UTC().Round(0)}
+	f.Entry.Origin, f.Entry.Name = policy.Feed, ""
+	if err := policy.CheckFeedName(f.Name); err != nil {
+		return f, err
 	}
-	k.index = nil
+	if err := feeds.Check(url); err != nil {
+		return f, err
+	}
+	if f.Every < minEvery || f.Every > maxEvery {
+		return f, fmt.Errorf("every %s: write 1m to 30d", policy.FormatTTL(f.Every))
+	}
+	return f, nil
 }
 
 func (k *Keeper) removeFeeds(r *http.Request, h host) (any, error) {
@@ -76,10 +79,6 @@ func (k *Keeper) removeFeeds(r *http.Request, h host) (any, error) {
 		ids = append(ids, "feed "+n)
 	}
 	ans, err := k.remove(r.Context(), h, update(r, "feed remove", req.Why, req.DryRun, req.Kill), ids, req.Names)
-	if err == nil && !req.DryRun {
-		for _, n := range req.Names {
-			k.keepFeed(n, nil)
-		}
-	}
+	k.reread()
 	return ans, err
 }

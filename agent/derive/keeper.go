@@ -65,9 +65,8 @@ type Keeper struct {
 
 	mu     sync.Mutex // guards what follows, for a moment at a time
 	o      Options
-	host   host // for Report
-	loaded bool
-	feeds  map[string]feed
+	host   host              // for Report
+	feeds  map[string]feed   // as the store has them
 	states map[string]*state // by subject
 	set    *policy.Set       // that index is of
 	index  map[string]*subject
@@ -188,36 +187,48 @@ func (k *Keeper) state(id string) *state {
 	return st
 }
 
-// subjects are all names and feeds, by their IDs; not to be written to.
+// subjects are all names and feeds, by their IDs; not to be written to. The
+// store is asked for the feeds whenever the policy has changed: what wrote one
+// may have been an undo.
 func (k *Keeper) subjects(ctx context.Context, h host) (map[string]*subject, error) {
 	set := h.Policy()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if set == k.set && k.index != nil {
+		return k.index, nil
+	}
 	err := k.load(ctx, h)
-	if set != k.set || k.index == nil {
+	if err == nil {
 		k.index, k.set = index(set, k.feeds), set
 	}
 	return k.index, err
 }
 
-// load reads the feeds, once.
+// reread has the feeds read anew.
+func (k *Keeper) reread() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.index = nil
+}
+
+// load reads the feeds.
 func (k *Keeper) load(ctx context.Context, h host) error {
-	if k.loaded {
-		return nil
-	}
 	docs, err := h.Docs(ctx, feedDocs)
 	if err != nil {
 		return fmt.Errorf("read feeds: %w", err)
 	}
+	all := map[string]feed{}
 	for _, d := range docs {
 		var f feed
 		if err := json.Unmarshal(d.Data, &f); err != nil {
 			return fmt.Errorf("read feed %s: %w", d.Name, err)
 		}
-		k.feeds[f.Name] = f
-		k.state("feed " + f.Name).good = f.Good
+		all[f.Name] = f
+		if st := k.state("feed " + f.Name); st.good.IsZero() {
+			st.good = f.Good
+		}
 	}
-	k.loaded = true
+	k.feeds = all
 	return nil
 }
 

@@ -70,6 +70,9 @@ func (k *Keeper) plan(now *policy.Set, u *agent.Update, old, s *subject, f found
 	if old != nil {
 		have = old.have
 	}
+	if len(have) == 0 {
+		u.Born = append(u.Born, s.born())
+	}
 	if !yes {
 		if err := growth.Check(have, f.prefixes, k.most(s, have)); err != nil {
 			return 0, fmt.Errorf("%s: %w", s.name, err)

@@ -13,7 +13,6 @@ import (
 	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/agent/growth"
 	"github.com/synward/synward/agent/policy"
-	"github.com/synward/synward/agent/store"
 )
 
 // Routes are what the keeper answers on the control socket.
@@ -183,12 +182,7 @@ func (k *Keeper) remove(ctx context.Context, h host, u agent.Update, ids, said [
 				missing = append(missing, said[i])
 				continue
 			}
-			for _, p := range s.have {
-				u.Remove = append(u.Remove, s.key(p))
-			}
-			if s.kind == control.KindFeed {
-				u.DeleteDocs = append(u.DeleteDocs, store.Doc{Collection: feedDocs, Name: s.name})
-			}
+			s.planRemoval(u)
 		}
 		return err
 	}

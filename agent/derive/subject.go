@@ -76,6 +76,14 @@ func (s *subject) key(p netip.Prefix) policy.Key {
 	return k
 }
 
+// born is the subject's identity for history.
+func (s *subject) born() policy.Key {
+	if s.kind == control.KindFeed {
+		return policy.Key{Feed: s.name}
+	}
+	return policy.Key{Name: s.name, Action: s.entry.Action}
+}
+
 // with is the entry of a prefix.
 func (s *subject) with(p netip.Prefix) policy.Entry {
 	e := s.entry
@@ -146,7 +154,7 @@ func index(set *policy.Set, known map[string]feed) map[string]*subject {
 		out[s.id()] = s
 	}
 	latest := map[string]time.Time{}
-	for e := range set.All() {
+	for e := range set.Having(policy.Derived) {
 		var s *subject
 		switch {
 		case e.Name != "":

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // ErrUnchanged says that a list is as it was at the mark.
@@ -71,11 +72,12 @@ func NewFetcher(o Options) *Fetcher {
 // Check says whether a list may be at a place: an absolute path, file:///path,
 // or https://host/path.
 func Check(place string) error {
-	if filepath.IsAbs(place) {
-		return nil
-	}
 	u, err := url.Parse(place)
 	switch {
+	case strings.ContainsFunc(place, func(r rune) bool { return r == '"' || !unicode.IsPrint(r) }): // it is a word of the policy's text
+		return fmt.Errorf("%q: no double quotes and no control characters", place)
+	case filepath.IsAbs(place):
+		return nil
 	case err != nil || u.Scheme == "" || strings.ContainsFunc(place, func(r rune) bool { return r <= ' ' || r == 0x7f }):
 	case u.Scheme == "file" && u.Host == "" && filepath.IsAbs(u.Path):
 		return nil

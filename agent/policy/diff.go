@@ -18,7 +18,35 @@ type Changes struct {
 // Diff compares what two sets mean; who made an entry and when counts nothing.
 // What clones still share is not looked at.
 func Diff(from, to *Set) Changes {
-	c := Changes{Added: []Entry{}, Changed: []Changed{}, Removed: []Entry{}} // [] in JSON, not null
+	added, changed, removed := 0, 0, 0
+	diff(from, to, func(was, now *item) {
+		switch {
+		case was == nil:
+			added++
+		case now == nil:
+			removed++
+		default:
+			changed++
+		}
+	})
+	// A million entries are not to be moved about while the lists grow.
+	c := Changes{Added: make([]Entry, 0, added), Changed: make([]Changed, 0, changed), Removed: make([]Entry, 0, removed)}
+	diff(from, to, func(was, now *item) {
+		switch {
+		case was == nil:
+			c.Added = append(c.Added, now.entry())
+		case now == nil:
+			c.Removed = append(c.Removed, was.entry())
+		default:
+			c.Changed = append(c.Changed, Changed{Old: was.entry(), New: now.entry()})
+		}
+	})
+	return c
+}
+
+// diff calls fn for what differs: was is nil for what is new, now for what is
+// gone.
+func diff(from, to *Set, fn func(was, now *item)) {
 	a, b := cursor{set: from}, cursor{set: to}
 	for {
 		if a.start() && b.start() && a.set.chunks[a.c] == b.set.chunks[b.c] {
@@ -29,7 +57,7 @@ func Diff(from, to *Set) Changes {
 		order := 0
 		switch {
 		case was == nil && now == nil:
-			return c
+			return
 		case was == nil:
 			order = 1
 		case now == nil:
@@ -39,11 +67,11 @@ func Diff(from, to *Set) Changes {
 		}
 		switch {
 		case order < 0:
-			c.Removed = append(c.Removed, was.entry())
+			fn(was, nil)
 		case order > 0:
-			c.Added = append(c.Added, now.entry())
+			fn(nil, now)
 		case !was.same(now):
-			c.Changed = append(c.Changed, Changed{Old: was.entry(), New: now.entry()})
+			fn(was, now)
 		}
 		if order <= 0 {
 			a.next()

@@ -53,7 +53,7 @@ func Parse(r io.Reader, o ParseOptions) (entries []Entry, warnings []*Problem, e
 // (RFC 3339), origin (learned alone), note; url and every of a feed. It is all
 // or nothing: the error is of type Problems where the text is wrong.
 func Read(r io.Reader, o ParseOptions) (Text, error) {
-	p := parser{o: o, set: NewSet(), lines: map[uint64]int{}, words: map[string]int{}}
+	p := parser{o: o, set: NewSet(), words: map[string]int{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() && len(p.problems) < maxProblems {
@@ -82,8 +82,8 @@ type parser struct {
 	o        ParseOptions
 	line     int
 	text     Text
-	set      *Set           // to find contradictions
-	lines    map[uint64]int // of each entry's ID
+	set      *Set           // to find contradictions, and what stands there twice
+	lines    []int          // of each entry
 	words    map[string]int // of each subject
 	problems Problems
 }
@@ -99,7 +99,12 @@ func (p *parser) parseLine(text string) *Problem {
 		return problem
 	}
 	e := Entry{Action: Action(fields[0].text), Origin: p.o.Origin}
-	if e.Action != Allow && e.Action != Deny {
+	switch e.Action { // the constants do not hold on to the line
+	case Allow:
+		e.Action = Allow
+	case Deny:
+		e.Action = Deny
+	default:
 		return &Problem{Col: fields[0].col, Msg: fmt.Sprintf("action %q: write allow or deny", fields[0].text)}
 	}
 	if len(fields) == 1 {
@@ -149,17 +154,16 @@ func (p *parser) ports(e *Entry, rest []field) (_ []field, problem *Problem) {
 
 // add keeps an entry that goes together with those before it.
 func (p *parser) add(e Entry) error {
-	id := e.ID()
-	if line := p.lines[id]; line != 0 {
-		return fmt.Errorf("%s %s stands on line %d already: make one line of the two", e.Action, e.Prefix, line)
-	}
 	if !p.o.Origins {
 		if err := p.set.Conflict(p.o.Now, e); err != nil {
 			return err
 		}
-		p.set.Put(e)
 	}
-	p.lines[id] = p.line
+	if _, twice := p.set.Put(e); twice {
+		line := p.lines[slices.IndexFunc(p.text.Entries, func(o Entry) bool { return o.Key() == e.Key() })]
+		return fmt.Errorf("%s %s stands on line %d already: make one line of the two", e.Action, e.Prefix, line)
+	}
+	p.lines = append(p.lines, p.line)
 	p.text.Entries = append(p.text.Entries, e)
 	return nil
 }
@@ -222,7 +226,7 @@ func option(e *Entry, key, value string) (err error) {
 	case "expires":
 		e.Expires, err = parseExpiry(value)
 	case "note":
-		e.Note, err = value, checkText("note", value)
+		e.Note, err = strings.Clone(value), checkText("note", value)
 	case "origin":
 		origin, by, _ := strings.Cut(value, ":")
 		if e.Origin = Origin(origin); e.Origin == Operator {

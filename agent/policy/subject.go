@@ -32,12 +32,16 @@ func (s Subject) Word() string {
 	return s.Entry.Name
 }
 
-// Fail is an error about the subject, with the place where it stands.
+// Fail is an error about the subject, which it names, with the place where it
+// stands.
 func (s Subject) Fail(err error) error {
-	if s.Place.File == "" {
-		return fmt.Errorf("%s: %w", s.Word(), err)
+	if !strings.HasPrefix(err.Error(), s.Word()+":") {
+		err = fmt.Errorf("%s: %w", s.Word(), err)
 	}
-	return fmt.Errorf("%s:%d:%d: %s: %w", s.Place.File, s.Place.Line, s.Place.Col, s.Word(), err)
+	if s.Place.File == "" {
+		return err
+	}
+	return fmt.Errorf("%s:%d:%d: %w", s.Place.File, s.Place.Line, s.Place.Col, err)
 }
 
 func compareSubjects(a, b Subject) int {

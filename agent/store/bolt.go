@@ -19,7 +19,7 @@ import (
 const lockWait = 500 * time.Millisecond
 
 // The layout: bucket meta holds schema and revision as 8 bytes, big endian;
-// entries holds policy.Key.String() → the entry as JSON; docs holds a bucket
+// entries holds policy.Key.String() → the entry in binary; docs holds a bucket
 // per collection, name → data. Values in these two are sealed.
 const (
 	bucketMeta    = "meta"

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -54,8 +53,8 @@ func apply(tx *bbolt.Tx, batch Batch) (changed bool, err error) {
 	for _, k := range batch.Delete {
 		w.delete(entries, []byte(k.String()))
 	}
-	for _, e := range inOrder(batch.Put) {
-		w.putEntry(entries, e)
+	for _, p := range inOrder(batch.Put) {
+		w.putEntry(entries, p.key, p.entry)
 	}
 	docs := tx.Bucket([]byte(bucketDocs))
 	for _, d := range batch.DeleteDocs {
@@ -69,16 +68,21 @@ func apply(tx *bbolt.Tx, batch Batch) (changed bool, err error) {
 	return w.changed, w.err
 }
 
+// keyed is an entry with its key in the file.
+type keyed struct {
+	key   string
+	entry *policy.Entry
+}
+
 // inOrder sorts entries by their keys: bbolt keeps a transaction's new keys in
 // one leaf until it commits, and appends to it in no time, but a million in
 // another order take it minutes.
-func inOrder(entries []policy.Entry) []policy.Entry {
-	keys := make(map[policy.Key]string, len(entries))
-	for _, e := range entries {
-		keys[e.Key()] = e.Key().String()
+func inOrder(entries []policy.Entry) []keyed {
+	sorted := make([]keyed, len(entries))
+	for i := range entries {
+		sorted[i] = keyed{entries[i].Key().String(), &entries[i]}
 	}
-	sorted := slices.Clone(entries)
-	slices.SortFunc(sorted, func(a, b policy.Entry) int { return cmp.Compare(keys[a.Key()], keys[b.Key()]) })
+	slices.SortStableFunc(sorted, func(a, b keyed) int { return cmp.Compare(a.key, b.key) })
 	return sorted
 }
 
@@ -106,19 +110,20 @@ func (w *writer) put(bucket *bbolt.Bucket, key, value []byte) {
 	w.changed, w.err = true, bucket.Put(key, value)
 }
 
-func (w *writer) putEntry(bucket *bbolt.Bucket, e policy.Entry) {
+func (w *writer) putEntry(bucket *bbolt.Bucket, key string, e *policy.Entry) {
 	if w.err != nil {
 		return
 	}
-	value, err := json.Marshal(e)
+	err := e.Validate(nil)
+	var value []byte
 	if err == nil {
-		err = e.Validate(nil)
+		value, err = e.AppendBinary(nil)
 	}
 	if err != nil {
-		w.err = fmt.Errorf("entry %s: %w", e.Key(), err)
+		w.err = fmt.Errorf("entry %s: %w", key, err)
 		return
 	}
-	w.put(bucket, []byte(e.Key().String()), value)
+	w.put(bucket, []byte(key), value)
 }
 
 func (w *writer) putDoc(docs *bbolt.Bucket, d Doc) {

@@ -68,9 +68,18 @@ func (r boltReader) Entries() iter.Seq2[policy.Entry, error] {
 	}
 }
 
-// decodeEntry refuses an entry that Commit cannot have put there.
+// decodeEntry refuses an entry that Commit cannot have put there. The first
+// versions wrote JSON.
 func decodeEntry(p pair) (e policy.Entry, err error) {
-	if err = json.Unmarshal(p.value, &e); err == nil {
+	if policy.IsBinary(p.value) {
+		var rest []byte
+		if e, rest, err = policy.DecodeBinary(p.value); err == nil && len(rest) > 0 {
+			err = errors.New("something stands behind it")
+		}
+	} else {
+		err = json.Unmarshal(p.value, &e)
+	}
+	if err == nil {
 		err = e.Validate(nil)
 	}
 	if err == nil && e.Key().String() != string(p.key) {

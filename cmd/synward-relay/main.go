@@ -17,7 +17,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/synward/synward/cmd/logto"
 	"github.com/synward/synward/relay"
+	"github.com/synward/synward/relay/acme"
 	"github.com/synward/synward/relay/admin"
 	"github.com/synward/synward/relay/deliver"
 	"github.com/synward/synward/relay/queue"
@@ -40,7 +42,16 @@ func run(args []string, getenv func(string) string, stderr io.Writer) int {
 		fmt.Fprint(stderr, byHand)
 		return 2
 	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+	form, err := logto.FromEnv(getenv(logto.Env))
+	if err != nil {
+		fmt.Fprintf(stderr, "synward-relay: %v\n", err)
+		return 2
+	}
+	log, err := form.Open(stderr) // also before the sandbox, which opens no such file any more
+	if err != nil {
+		fmt.Fprintf(stderr, "synward-relay: %v\n", err)
+		return 2
+	}
 	socks, err := inherit(spec, 3)
 	if err != nil {
 		fmt.Fprintf(stderr, "synward-relay: %v\n", err)
@@ -77,10 +88,15 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	}
 	defer func() { err = errors.Join(err, quotas.Close()) }()
 
+	secret, err := ownSecret(filepath.Join(spool, "secret"))
+	if err != nil {
+		log.Warn("a restart will show SCRAM clients other salts for unknown names", "error", err)
+	}
 	events := relay.NewEvents(time.Now)
+	certs := acme.New(acme.Options{Path: filepath.Join(spool, "acme.json"), Log: log, Now: time.Now})
 	engine := deliver.New(deliver.Options{Queue: q, Observe: observer(events), Log: log})
 	front := relay.New(relay.Options{
-		Listeners: socks.smtp, Queue: q, Events: events, Quotas: quotas, Log: log,
+		Listeners: socks.smtp, Queue: q, Events: events, Quotas: quotas, Log: log, Secret: secret, Certificates: certs,
 		Reconfigure: (&onward{engine: engine, log: log}).apply,
 	})
 	handler := admin.Handler(admin.Options{
@@ -106,6 +122,10 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	parts.Go(func() error { return front.Run(ctx) })
 	parts.Go(func() error { return engine.Run(ctx) })
 	parts.Go(func() error { return quotas.Run(ctx) })
+	parts.Go(func() error { return certs.Run(ctx) })
+	for _, l := range socks.acme {
+		parts.Go(func() error { return certs.Serve(ctx, l.TLS, l.Net) })
+	}
 	err = parts.Wait()
 	log.Info("stopped taking and sending mail")
 	endAdmin()

@@ -55,6 +55,12 @@ type process struct {
 
 func startRelay(t *testing.T, dir, bin string) *process {
 	t.Helper()
+	return startWith(t, dir, bin, "")
+}
+
+// startWith starts it with more listeners than the two that each has.
+func startWith(t *testing.T, dir, bin, spec string, more ...net.Listener) *process {
+	t.Helper()
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -73,15 +79,15 @@ func startRelay(t *testing.T, dir, bin string) *process {
 	}
 	p.smtp = front.Addr().String()
 	p.cmd = exec.Command(bin)
-	for _, l := range []interface{ File() (*os.File, error) }{admin.(*net.UnixListener), front.(*net.TCPListener)} {
-		f, err := l.File()
+	for _, l := range append([]net.Listener{admin, front}, more...) {
+		f, err := l.(interface{ File() (*os.File, error) }).File()
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
 		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, f)
 	}
-	p.cmd.Env = []string{"SYNWARD_LISTENERS=admin,587/starttls", "SYNWARD_SPOOL=" + spool}
+	p.cmd.Env = []string{"SYNWARD_LISTENERS=admin,587/starttls" + spec, "SYNWARD_SPOOL=" + spool}
 	p.cmd.Stderr = log
 	if err := os.Mkdir(spool, 0o700); err != nil {
 		t.Fatal(err)

@@ -22,28 +22,27 @@ func agentCommand(s streams) *cli.Command {
 		Description: "SIGTERM ends it, and the filter goes on enforcing. SIGHUP reads the configuration again.\n" +
 			"A killed agent leaves the filter and the relay as they are; the next one takes them over.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "log", Usage: "log `LEVEL`: debug, info, warn or error", Value: "info"},
+			&cli.StringFlag{Name: "log", Usage: "log `LEVEL`: debug, info, warn or error (default: the configuration's)"},
 			&cli.StringFlag{Name: "relay-binary", Usage: "the relay's program `FILE` (default: synward-relay beside this one, or in PATH)"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := argCount(c, 0, 0); err != nil {
 				return err
 			}
-			var level slog.Level
-			if err := level.UnmarshalText([]byte(c.String("log"))); err != nil {
-				return usagef("--log %q: use debug, info, warn or error", c.String("log"))
+			f, err := agentFile(c)
+			if err != nil {
+				return err
 			}
-			log := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: level}))
-			return runAgent(c, log)
+			log, err := f.Log.Open(s.err)
+			if err != nil {
+				return err
+			}
+			return runAgent(c, f, log)
 		},
 	}
 }
 
-func runAgent(c *cli.Context, log *slog.Logger) error {
-	f, err := agentFile(c)
-	if err != nil {
-		return err
-	}
+func runAgent(c *cli.Context, f file, log *slog.Logger) error {
 	r, err := relayOptions(f, c.String("relay-binary"))
 	if err != nil {
 		return err
@@ -74,6 +73,11 @@ func agentFile(c *cli.Context) (file, error) {
 	f, err := loadFile(c.String("config"))
 	if socket := c.String("socket"); socket != "" {
 		f.Control.Socket = socket
+	}
+	if level := c.String("log"); level != "" && err == nil {
+		if f.Log.Level = level; f.Log.Validate() != nil {
+			return f, usagef("--log %q: use debug, info, warn or error", level)
+		}
 	}
 	return f, err
 }
@@ -113,8 +117,10 @@ func reload(ctx context.Context, a *agent.Agent, was, now file, log *slog.Logger
 		"store":          was.Store == now.Store,
 		"control":        was.Control == now.Control,
 		"metrics":        was.Metrics == now.Metrics,
+		"log":            was.Log == now.Log,
 		"relay.enabled":  was.Relay.Enabled == now.Relay.Enabled,
 		"relay.listen":   reflect.DeepEqual(was.Relay.Listen, now.Relay.Listen),
+		"relay.acme":     sameACME(was.Relay.ACME, now.Relay.ACME),
 		"relay.user":     was.Relay.User == now.Relay.User,
 		"relay.spool":    was.Relay.Spool == now.Relay.Spool,
 	} {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/synward/synward/agent"
 	"github.com/synward/synward/agent/metrics"
+	"github.com/synward/synward/cmd/logto"
 	"github.com/synward/synward/relay"
 )
 
@@ -24,12 +25,13 @@ type file struct {
 	agent.Config
 	Relay   relay.Config   `toml:"relay"`
 	Metrics metrics.Config `toml:"metrics"`
+	Log     logto.Config   `toml:"log"`
 }
 
 // loadFile reads and validates a configuration file. Its error is one line
 // with the file, and the line and column where there is one.
 func loadFile(path string) (file, error) {
-	f := file{Config: agent.DefaultConfig(), Relay: relay.DefaultConfig()}
+	f := file{Config: agent.DefaultConfig(), Relay: relay.DefaultConfig(), Log: logto.Default()}
 	doc, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, fmt.Errorf("%s: no such file; write one that names your interface ([filter] interfaces = [\"eth0\"]), or give another with --config", path)
@@ -42,7 +44,7 @@ func loadFile(path string) (file, error) {
 	if err := dec.Decode(&f); err != nil {
 		return f, decodeError(path, err)
 	}
-	if err := errors.Join(f.Config.Validate(), f.Relay.Validate(), f.Metrics.Validate()); err != nil {
+	if err := errors.Join(f.Config.Validate(), f.Relay.Validate(), f.Metrics.Validate(), f.Log.Validate()); err != nil {
 		return f, placed(path, doc, err)
 	}
 	return f, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,7 +23,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/relay"
+	"github.com/synward/synward/relay/acme"
 )
 
 func examineAgent(_ context.Context, p *patient) []finding {
@@ -49,7 +53,12 @@ func examinePorts(ctx context.Context, p *patient) []finding {
 		return nil
 	}
 	var out []finding
-	for _, l := range p.file.Relay.Listen {
+	ports := slices.Clone(p.file.Relay.Listen)
+	if p.file.Relay.ACME.Enabled {
+		_, l := p.file.Relay.ACME.Listener()
+		ports = append(ports, l)
+	}
+	for _, l := range ports {
 		check := fmt.Sprintf("port %d", l.Port)
 		at := net.JoinHostPort(l.Address, strconv.Itoa(int(l.Port)))
 		sock, err := new(net.ListenConfig).Listen(ctx, "tcp", at)
@@ -77,7 +86,11 @@ func examineRelay(_ context.Context, p *patient) []finding {
 	if !c.Enabled {
 		return []finding{ok("relay", "not enabled")}
 	}
-	out := []finding{certificate(c, time.Now()), spool(c.Spool), resolver(p)}
+	cert := certificate
+	if c.ACME.Enabled {
+		cert = func(c relay.Config, now time.Time) finding { return acmeCertificate(c, statusRelay(p), now) }
+	}
+	out := []finding{cert(c, time.Now()), spool(c.Spool), resolver(p)}
 	if _, err := user.Lookup(c.User); err != nil {
 		out = append(out, fail("relay user", "useradd --system --no-create-home --shell /usr/sbin/nologin "+c.User, "no user %q", c.User))
 	}
@@ -93,7 +106,7 @@ func examineRelay(_ context.Context, p *patient) []finding {
 func certificate(c relay.Config, now time.Time) finding {
 	const check = "certificate"
 	if c.TLS.Cert == "" {
-		return warn(check, "relay.tls = { cert = …, key = … }", "none: a self-signed one is made in memory, which clients do not trust")
+		return warn(check, "relay.tls = { cert = …, key = … }, or [relay.acme]", "none: a self-signed one is made in memory, which clients do not trust")
 	}
 	b, err := os.ReadFile(c.TLS.Cert)
 	if err != nil {
@@ -117,6 +130,28 @@ func certificate(c relay.Config, now time.Time) finding {
 		return warn(check, "renew it, then systemctl reload synward", "%s ends in %s", c.TLS.Cert, span(left))
 	}
 	return ok(check, "for %s, until %s", c.Hostname, leaf.NotAfter.Format(time.DateOnly))
+}
+
+// acmeCertificate is what the running relay says of the one that it keeps.
+func acmeCertificate(c relay.Config, r *control.RelayStatus, now time.Time) finding {
+	const check = "certificate"
+	var own struct {
+		Certificate *acme.Status `json:"certificate"`
+	}
+	if r == nil || len(r.Own) == 0 || json.Unmarshal(r.Own, &own) != nil || own.Certificate == nil {
+		return warn(check, "systemctl start synward", "by ACME: the relay gets it when it runs")
+	}
+	st := own.Certificate
+	left := st.NotAfter.Sub(now)
+	switch {
+	case st.Error != "" && left <= expiring: // or there is none
+		return fail(check, "journalctl -u synward; tried again "+st.Next.Format(time.DateTime), "%s", st.Error)
+	case st.Error != "":
+		return warn(check, "journalctl -u synward; tried again "+st.Next.Format(time.DateTime), "not renewed, ends in %s: %s", span(left), st.Error)
+	case st.NotAfter.IsZero():
+		return warn(check, "synward doctor, in a minute", "by ACME: is being asked for")
+	}
+	return ok(check, "for %s, by %s, until %s", c.Hostname, st.Issuer, st.NotAfter.Format(time.DateOnly))
 }
 
 func spool(dir string) finding {

@@ -207,6 +207,9 @@ func sendChange(c *cli.Context, s streams, path string, req any, warnings []stri
 		return err
 	}
 	var ans control.Changed
+	if !c.Bool("json") {
+		path += fmt.Sprintf("?show=%d", manyLines)
+	}
 	if _, err := cl.Do(c.Context, http.MethodPost, path, req, &ans, nil); err != nil {
 		return err
 	}
@@ -221,20 +224,22 @@ func sendChange(c *cli.Context, s streams, path string, req any, warnings []stri
 // manyLines is how many changed entries of a kind are shown to a person.
 const manyLines = 100
 
-func printEntryChanges(s streams, would string, added []policy.Entry, changed []policy.Changed, removed []policy.Entry) {
-	list := func(did string, n int, line func(i int)) {
-		for i := range min(n, manyLines) {
+// printEntryChanges shows the first entries of each kind, and how many more
+// there are.
+func printEntryChanges(s streams, would string, total control.ChangeTotal, added []policy.Entry, changed []policy.Changed, removed []policy.Entry) {
+	list := func(did string, n, have int, line func(i int)) {
+		for i := range min(have, manyLines) {
 			line(i)
 		}
 		if n > manyLines {
 			fmt.Fprintf(s.out, "%s%s %d more (--json shows all)\n", would, did, n-manyLines)
 		}
 	}
-	list("added  ", len(added), func(i int) { fmt.Fprintf(s.out, "%sadded    %s\n", would, added[i].Line()) })
-	list("changed", len(changed), func(i int) {
+	list("added  ", total.Added, len(added), func(i int) { fmt.Fprintf(s.out, "%sadded    %s\n", would, added[i].Line()) })
+	list("changed", total.Changed, len(changed), func(i int) {
 		fmt.Fprintf(s.out, "%schanged  %s\n%s  before %s\n", would, changed[i].New.Line(), strings.Repeat(" ", len(would)), changed[i].Old.Line())
 	})
-	list("removed", len(removed), func(i int) { fmt.Fprintf(s.out, "%sremoved  %s\n", would, removed[i].Line()) })
+	list("removed", total.Removed, len(removed), func(i int) { fmt.Fprintf(s.out, "%sremoved  %s\n", would, removed[i].Line()) })
 }
 
 func printChange(s streams, ans control.Changed) {
@@ -245,14 +250,14 @@ func printChange(s streams, ans control.Changed) {
 	if ans.DryRun {
 		would = "would be "
 	}
-	printEntryChanges(s, would, ans.Added, ans.Changed, ans.Removed)
+	printEntryChanges(s, would, ans.Counts(), ans.Added, ans.Changed, ans.Removed)
 	for _, p := range ans.Missing {
 		fmt.Fprintf(s.out, "not there %s\n", p)
 	}
 	for _, n := range ans.NotNamed {
 		fmt.Fprintf(s.out, "not there %s\n", n)
 	}
-	if len(ans.Added)+len(ans.Changed)+len(ans.Removed) == 0 {
+	if ans.Counts() == (control.ChangeTotal{}) {
 		fmt.Fprintf(s.out, "nothing to change\n")
 	}
 	for _, conn := range ans.CutOff {

@@ -178,6 +178,6 @@ func printOneChange(s streams, ch control.Change) error {
 		return err
 	}
 	fmt.Fprintln(s.out)
-	printEntryChanges(s, "", ch.Entries.Added, ch.Entries.Changed, ch.Entries.Removed)
+	printEntryChanges(s, "", control.ChangeTotal{Added: ch.Added, Changed: ch.Changed, Removed: ch.Removed}, ch.Entries.Added, ch.Entries.Changed, ch.Entries.Removed)
 	return nil
 }

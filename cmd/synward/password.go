@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -14,17 +15,34 @@ import (
 	"github.com/synward/synward/relay/account"
 )
 
-// hashedPassword asks for a password and returns its hash. With --dry-run it
-// asks nothing.
-func hashedPassword(c *cli.Context, s streams, name string) (string, error) {
+// setPassword asks for a password and gives the account what is kept of it: the
+// hash, and a SCRAM credential where the relay is to offer SCRAM. With --dry-run
+// it asks nothing.
+func setPassword(c *cli.Context, s streams, a *account.Account) error {
 	if c.Bool("dry-run") {
-		return "", nil
+		return nil
 	}
-	pw, err := readPassword(s, name)
+	pw, err := readPassword(s, a.Name)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return account.Hash(pw)
+	if a.Hash, err = account.Hash(pw); err != nil {
+		return err
+	}
+	if a.Scram = ""; !keepsScram(c, s) {
+		return nil
+	}
+	a.Scram, err = account.Scram(pw)
+	return err
+}
+
+// keepsScram says whether the configuration wants credentials for SCRAM.
+func keepsScram(c *cli.Context, s streams) bool {
+	f, err := loadFile(c.String("config"))
+	if errors.Is(err, fs.ErrPermission) {
+		fmt.Fprintf(s.err, "synward: warning: %s cannot be read: no SCRAM credential is stored; as root it would be, where relay.scram is set\n", c.String("config"))
+	}
+	return err == nil && f.Relay.Scram
 }
 
 // readPassword reads twice from a terminal without showing what is typed, or

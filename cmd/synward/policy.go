@@ -17,18 +17,18 @@ func policyCommand(s streams) *cli.Command {
 		Usage: "the whole policy as a text file, and its history",
 		Subcommands: append([]*cli.Command{
 			{
-				Name: "export", Usage: "write the operator's entries as text", Flags: []cli.Flag{jsonFlag()},
+				Name: "export", Usage: "write the operator's entries, names and feeds as text", Flags: []cli.Flag{jsonFlag()},
 				Action: func(c *cli.Context) error { return policyExport(c, s) },
 			},
 			{
-				Name: "diff", Usage: "what apply would change", ArgsUsage: "FILE (- reads stdin)", Flags: []cli.Flag{jsonFlag()},
+				Name: "diff", Usage: "what apply would change", ArgsUsage: "FILE (- reads stdin)", Flags: []cli.Flag{yesFlag(), jsonFlag()},
 				Action: func(c *cli.Context) error { return policyApply(c, s, true) },
 			},
 			{
-				Name: "apply", Usage: "make the operator's entries those of the file, all or nothing", ArgsUsage: "FILE (- reads stdin)",
+				Name: "apply", Usage: "make the operator's entries, names and feeds those of the file, all or nothing", ArgsUsage: "FILE (- reads stdin)",
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "confirm", Usage: "undo it after `TIME` (2m) unless synward policy confirm comes"},
-					noteFlag(), killFlag(), dryRunFlag(), jsonFlag(),
+					noteFlag(), killFlag(), yesFlag(), dryRunFlag(), jsonFlag(),
 				},
 				Action: func(c *cli.Context) error { return policyApply(c, s, c.Bool("dry-run")) },
 			},
@@ -65,7 +65,7 @@ func policyApply(c *cli.Context, s streams, dryRun bool) error {
 	if err != nil {
 		return fmt.Errorf("read policy: %w", err)
 	}
-	req := control.Apply{Name: name, Text: string(text), Why: c.String("note"), Confirm: c.String("confirm"), DryRun: dryRun, Kill: c.Bool("kill")}
+	req := control.Apply{Name: name, Text: string(text), Why: c.String("note"), Confirm: c.String("confirm"), Yes: c.Bool("yes"), DryRun: dryRun, Kill: c.Bool("kill")}
 	return sendChange(c, s, "/v1/policy", req, nil)
 }
 

@@ -46,9 +46,15 @@ func relayOptions(f file, binary string) (*agent.RelayOptions, error) {
 		names = append(names, name)
 		o.Listeners = append(o.Listeners, supervise.Listener{Name: name, Address: l.Address, Port: l.Port})
 	}
+	if f.Relay.ACME.Enabled {
+		name, l := f.Relay.ACME.Listener()
+		names = append(names, name)
+		o.Listeners = append(o.Listeners, supervise.Listener{Name: name, Address: l.Address, Port: l.Port})
+	}
 	o.Env = []string{
 		"SYNWARD_LISTENERS=" + strings.Join(names, ","),
 		"SYNWARD_SPOOL=" + f.Relay.Spool,
+		f.Log.Environ(),
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
 	}
 	return &agent.RelayOptions{Supervise: o, Settings: relaySettings(f.Relay)}, nil
@@ -95,4 +101,11 @@ func findRelay(binary string) (string, error) {
 		return "", fmt.Errorf("find the relay's program: no %s beside synward or in PATH; install it there, or name it with --relay-binary", relayBinary)
 	}
 	return filepath.Abs(path)
+}
+
+// sameACME says whether the listener for challenges is the one that there is.
+func sameACME(was, now relay.ACMEConfig) bool {
+	_, a := was.Listener()
+	_, b := now.Listener()
+	return was.Enabled == now.Enabled && (!now.Enabled || a == b)
 }

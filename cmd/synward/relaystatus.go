@@ -16,7 +16,11 @@ type relayOwn struct {
 	Refused      uint64 `json:"refused"`
 	AuthFailures uint64 `json:"auth_failures"`
 	Unauthorized uint64 `json:"unauthorized"`
-	Queue        struct {
+	Certificate  struct {
+		Error string    `json:"error"`
+		Next  time.Time `json:"next"`
+	} `json:"certificate"`
+	Queue struct {
 		Items    int   `json:"items"`
 		Bytes    int64 `json:"bytes"`
 		Deferred int   `json:"deferred"`
@@ -44,6 +48,9 @@ func relayRows(r *control.RelayStatus, now time.Time) [][]string {
 	var own relayOwn
 	if len(r.Own) == 0 || json.Unmarshal(r.Own, &own) != nil {
 		return rows
+	}
+	if e := own.Certificate.Error; e != "" {
+		rows = append(rows, []string{"certificate", e + "; tried again " + own.Certificate.Next.Format(time.DateTime)})
 	}
 	return append(rows,
 		[]string{"sessions", fmt.Sprintf("%d open; messages accepted %d, refused %d; failed logins %d, unauthorised %d", own.Sessions, own.Accepted, own.Refused, own.AuthFailures, own.Unauthorized)},

@@ -64,6 +64,7 @@ func userCommand(s streams) *cli.Command {
 type shownAccount struct {
 	Name          string    `json:"name"`
 	Disabled      bool      `json:"disabled"`
+	Scram         bool      `json:"scram"`             // he may log in with SCRAM-SHA-256
 	Senders       []string  `json:"senders,omitempty"` // empty = any
 	Domains       []string  `json:"domains,omitempty"` // empty = any
 	Denied        []string  `json:"denied_domains,omitempty"`
@@ -105,7 +106,7 @@ func userAdd(c *cli.Context, s streams) error {
 	if _, _, there := findAccount(all, name); there {
 		return fmt.Errorf("user %s is there already; change the password with: synward user passwd %s", name, name)
 	}
-	if a.Hash, err = hashedPassword(c, s, name); err != nil {
+	if err := setPassword(c, s, &a); err != nil {
 		return err
 	}
 	return putAccount(c, s, cl, a, control.Header{"If-None-Match": "*"}, "added")
@@ -135,9 +136,7 @@ func userRemove(c *cli.Context, s streams) error {
 
 func userPasswd(c *cli.Context, s streams) error {
 	return changeUser(c, s, "changed", func(a *account.Account) (bool, error) {
-		hash, err := hashedPassword(c, s, a.Name)
-		a.Hash = hash
-		return true, err
+		return true, setPassword(c, s, a)
 	})
 }
 
@@ -227,12 +226,15 @@ func userList(c *cli.Context, s streams) error {
 			return err
 		}
 		shown = append(shown, shownAccount{
-			Name: a.Name, Disabled: a.Disabled, Senders: a.Senders, Created: a.Created,
+			Name: a.Name, Disabled: a.Disabled, Scram: a.Scram != "", Senders: a.Senders, Created: a.Created,
 			Domains: a.Domains, Denied: a.Denied, MaxSize: a.MaxSize, MaxRecipients: a.MaxRecipients,
 		})
 		state := "active"
 		if a.Disabled {
 			state = "disabled"
+		}
+		if a.Scram != "" {
+			state += ", scram"
 		}
 		may := "any"
 		if len(a.Senders) > 0 {

@@ -59,7 +59,7 @@ func userImport(c *cli.Context, s streams) error {
 			done.Kept = append(done.Kept, a.Name)
 			continue
 		case known:
-			old.Hash = a.Hash
+			old.Hash, old.Scram = a.Hash, "" // it is of the old password
 			a = old
 			header, list = control.Header{"If-Match": tag}, &done.Replaced
 		default:

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -168,5 +170,52 @@ func TestRelayDeniedCommand(t *testing.T) {
 	}
 	if _, _, code := s.run("", "relay", "denied", "--source", "here"); code != 2 {
 		t.Errorf("bad source: exit status %d", code)
+	}
+}
+
+// TestUserScram: a credential for SCRAM is kept where the configuration wants
+// one, goes with the password, and is shown to nobody.
+func TestUserScram(t *testing.T) {
+	s, book := withAccounts(t)
+	conf := filepath.Join(t.TempDir(), "synward.toml")
+	write := func(scram bool) {
+		doc := fmt.Sprintf("[relay]\nscram = %v\n", scram)
+		if err := os.WriteFile(conf, []byte(doc), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	as := func(stdin string, args ...string) string {
+		t.Helper()
+		out, stderr, code := s.run(stdin, append([]string{"--config", conf}, args...)...)
+		if code != 0 {
+			t.Fatalf("%v: %s", args, stderr)
+		}
+		return out
+	}
+	write(true)
+	as("secret\n", "user", "add", "alice")
+	a := book.get(t, "alice")
+	if _, ok := a.ScramKeys(); !ok || !account.Verify(a.Hash, "secret") {
+		t.Fatalf("alice is %+v", a)
+	}
+	if out := as("", "user", "list", "--json"); strings.Contains(out, "SCRAM-SHA-256") || !strings.Contains(out, `"scram": true`) {
+		t.Errorf("list: %s", out)
+	}
+	file := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(file, []byte("alice:$2y$04$"+strings.Repeat("a", 53)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	as("", "user", "import", "--replace", file)
+	if a := book.get(t, "alice"); a.Scram != "" {
+		t.Error("an imported password leaves the old one's credential")
+	}
+	as("other\n", "user", "passwd", "alice")
+	if a := book.get(t, "alice"); a.Scram == "" {
+		t.Error("passwd makes no credential")
+	}
+	write(false)
+	as("third\n", "user", "passwd", "alice")
+	if a := book.get(t, "alice"); a.Scram != "" {
+		t.Error("a credential is kept that nobody asked for")
 	}
 }

@@ -16,6 +16,7 @@ import (
 type Account struct {
 	Name     string    `json:"name"`               // see ValidateName
 	Hash     string    `json:"hash"`               // argon2id, PHC string; or one that was imported
+	Scram    string    `json:"scram,omitempty"`    // SCRAM-SHA-256, RFC 5803; empty = may not use it
 	Disabled bool      `json:"disabled,omitempty"` // kept, but may not log in
 	Senders  []string  `json:"senders,omitempty"`  // addresses or domains; empty = any
 	Created  time.Time `json:"created,omitzero"`   // when
@@ -72,6 +73,9 @@ func (a Account) Validate() error {
 	}
 	if err := validateHash(a.Hash); err != nil {
 		return fmt.Errorf("password hash of user %s: %w", a.Name, err)
+	}
+	if _, err := parseScram(a.Scram); a.Scram != "" && err != nil {
+		return fmt.Errorf("user %s: %w", a.Name, err)
 	}
 	for _, s := range a.Senders {
 		if err := ValidateSender(s); err != nil {

@@ -242,7 +242,8 @@ func (a *attempt) observe(rcpt int, k Kind, next time.Time) {
 		Time: now, Kind: k, Item: a.it.ID, User: a.it.User, From: a.it.From, Rcpt: a.it.Rcpts[rcpt].Addr,
 		Hop: a.hopOf[rcpt], Reply: a.last[rcpt].reply.String(), Delay: now.Sub(a.it.Received), Next: next,
 	}
-	a.e.opt.Log.Info(string(k), "item", o.Item, "from", o.From, "rcpt", o.Rcpt, "next_hop", o.Hop, "reply", o.Reply, "delay", o.Delay)
+	a.e.opt.Log.Info("delivery", "outcome", string(k), "item", o.Item, "user", o.User, "from", o.From, "rcpt", o.Rcpt,
+		"next_hop", o.Hop, "reply", o.Reply, "took", o.Delay.Round(time.Millisecond))
 	a.e.opt.Observe(o)
 }
 

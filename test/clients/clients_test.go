@@ -53,7 +53,11 @@ func start(t *testing.T) *front {
 		t.Fatal(err)
 	}
 	s := relay.New(relay.Options{Listeners: ls, Queue: q, Events: relay.NewEvents(time.Now), Log: slog.New(slog.DiscardHandler), DrainTime: time.Second})
-	set := relay.Settings{Hostname: "relay.example", Accounts: []account.Account{{Name: "alice", Hash: hash}}}
+	keys, err := account.Scram(password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := relay.Settings{Hostname: "relay.example", Scram: true, Accounts: []account.Account{{Name: "alice", Hash: hash, Scram: keys}}}
 	set.Limits.AuthDelay = relay.Duration(10 * time.Millisecond)
 	if err := s.Apply(set); err != nil {
 		t.Fatal(err)
@@ -162,10 +166,16 @@ func TestSwaks(t *testing.T) {
 func TestMsmtp(t *testing.T) {
 	f := start(t)
 	for port, starttls := range map[string]string{f.starttls: "on", f.implicit: "off"} {
-		conf := f.file(t, "msmtprc"+port, fmt.Sprintf("account default\nhost 127.0.0.1\nport %s\ntls on\ntls_starttls %s\ntls_certcheck off\n"+
-			"auth on\nuser alice\npassword %s\nfrom alice@example.org\n", port, starttls, password))
-		out, err := run(t, strings.ReplaceAll(letter, "\r\n", "\n"), "msmtp", "-C", conf, "bob@example.com")
-		f.arrived(t, out, err, text)
+		for _, auth := range []string{"plain", "scram-sha-256"} {
+			const form = "account default\nhost 127.0.0.1\nport %s\ntls on\ntls_starttls %s\ntls_certcheck off\nauth %s\nuser alice\npassword %s\nfrom alice@example.org\n"
+			conf := f.file(t, "msmtprc"+port+auth, fmt.Sprintf(form, port, starttls, auth, password))
+			out, err := run(t, strings.ReplaceAll(letter, "\r\n", "\n"), "msmtp", "-C", conf, "bob@example.com")
+			f.arrived(t, out, err, text)
+			conf = f.file(t, "msmtprc"+port+auth, fmt.Sprintf(form, port, starttls, auth, "wrong"))
+			if out, err := run(t, letter, "msmtp", "-C", conf, "bob@example.com"); err == nil || !strings.Contains(out, "535 5.7.8") {
+				t.Errorf("a wrong password with %s: %v\n%s", auth, err, out)
+			}
+		}
 	}
 }
 

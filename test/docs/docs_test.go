@@ -56,7 +56,9 @@ func words(command string) []string {
 	return out
 }
 
-func TestEveryCommandOfThePages(t *testing.T) {
+// build makes the two programs, in a folder that goes with the test.
+func build(t *testing.T) string {
+	t.Helper()
 	bin, err := os.MkdirTemp("/var/tmp", "synward-docs-")
 	if err != nil {
 		t.Fatal(err)
@@ -65,12 +67,16 @@ func TestEveryCommandOfThePages(t *testing.T) {
 	if err := os.Chmod(bin, 0o755); err != nil { // the relay's user has to get at its program
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
+	cmd := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	s := stage.New(t, bin, "")
+	return bin
+}
+
+func TestEveryCommandOfThePages(t *testing.T) {
+	s := stage.New(t, build(t), "")
 	s.StartAgent()
 	pages, err := filepath.Glob("../../docs/operator/*.md")
 	if err != nil || len(pages) < 10 {
