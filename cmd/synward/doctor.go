@@ -44,6 +44,8 @@ type patient struct {
 	root   string // where /proc and /sys stand; "" = the host's
 	file   file
 	status *control.Status // nil = no agent answers
+
+	features func(name string) (map[string]bool, error) // an interface's offloads; nil = ask the kernel
 }
 
 // examination is one look at a part of the patient.

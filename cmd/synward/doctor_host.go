@@ -129,6 +129,10 @@ func examineInterfaces(_ context.Context, p *patient) []finding {
 	if len(names) == 0 {
 		return []finding{warn("interfaces", "ip -br link; then name them in [filter] interfaces", "none matches %q now; the filter waits for one", p.file.Filter.Interfaces)}
 	}
+	all, err := netlink.LinkList()
+	if err != nil {
+		return []finding{fail("interfaces", "ip -br link", "list the interfaces: %v", err)}
+	}
 	var out []finding
 	for _, name := range names {
 		l, err := netlink.LinkByName(name)
@@ -137,6 +141,7 @@ func examineInterfaces(_ context.Context, p *patient) []finding {
 			continue
 		}
 		out = append(out, p.examineLink(l)...)
+		out = append(out, composed(l, all, names)...)
 	}
 	return out
 }
@@ -197,11 +202,7 @@ func (p *patient) examineLink(l netlink.Link) []finding {
 	if a.MTU > 3498 && p.multiBufferMissing() {
 		out = append(out, warn(name, "ip link set dev "+name+" mtu 3498", "MTU %d: before Linux 5.18 a driver may refuse native XDP above 3,498", a.MTU))
 	}
-	if a.MasterIndex != 0 {
-		if m, err := netlink.LinkByIndex(a.MasterIndex); err == nil {
-			out = append(out, warn(name, "name "+m.Attrs().Name+" in [filter] interfaces instead", "is part of %s (%s)", m.Attrs().Name, m.Type()))
-		}
-	}
+	out = append(out, p.offloads(name)...)
 	return append(out, p.examineOwner(a))
 }
 
