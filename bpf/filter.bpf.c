@@ -10,8 +10,10 @@
 #include "match.h"
 #include "cap.h"
 #include "gate.h"
+#include "forward.h"
 #include "judge.h"
 #include "ledger.h"
+#include "egress.h"
 #include "record.h"
 #include "reset.h"
 #include "sweep.h"
@@ -71,6 +73,15 @@ int synward(struct xdp_md *ctx)
 	return o.decision == DECISION_DROP && !o.observed ? XDP_DROP : XDP_PASS;
 }
 
+/* On the way out, where a server is not a socket of this host. It only looks:
+ * whatever comes after it in the chain goes on. */
+SEC("tc")
+int egress(struct __sk_buff *skb)
+{
+	follow_server(skb);
+	return TC_ACT_UNSPEC;
+}
+
 SEC("sockops")
 int ledger(struct bpf_sock_ops *o)
 {
@@ -122,7 +133,23 @@ int adopt(struct bpf_iter__tcp *ctx)
 	return 0;
 }
 
-/* Run once by each program that is loaded, as a test run: the timer then calls
+static __always_inline int arm_passages(void)
+{
+	__u32 zero = 0;
+	struct passage_sweeper *w = bpf_map_lookup_elem(&passage_sweepers, &zero);
+	long err;
+
+	if (!w)
+		return 1;
+	err = bpf_timer_init(&w->timer, &passage_sweepers, CLOCK_MONOTONIC);
+	if (err && err != -EBUSY)
+		return 1;
+	if (bpf_timer_set_callback(&w->timer, sweep_passages))
+		return 1;
+	return bpf_timer_start(&w->timer, SWEEP_PASSAGES_NS, 0) ? 1 : 0;
+}
+
+/* Run once by each program that is loaded, as a test run: the timers then call
  * this object's code. 0 = done, 1 = try again. */
 SEC("xdp")
 int arm(struct xdp_md *ctx)
@@ -131,7 +158,7 @@ int arm(struct xdp_md *ctx)
 	struct sweeper *w = bpf_map_lookup_elem(&sweepers, &zero);
 	long err;
 
-	if (!w)
+	if (!w || arm_passages())
 		return 1;
 	err = bpf_timer_init(&w->timer, &sweepers, CLOCK_MONOTONIC);
 	if (err && err != -EBUSY) /* EBUSY: it is there already */

@@ -11,10 +11,11 @@
 
 /* What the kernel knows of a segment's connection. */
 enum birth {
-	BIRTH_NONE,   /* an open connection, or none at all: not the gate's business */
-	BIRTH_PROVED, /* it finishes a handshake that the kernel remembers */
-	BIRTH_COOKIE, /* it finishes one of which only its SYN cookie tells */
-	BIRTH_STRAY,  /* it claims to, with the wrong number */
+	BIRTH_NONE,    /* an open connection, or none at all: not the gate's business */
+	BIRTH_PROVED,  /* it finishes a handshake that the kernel remembers */
+	BIRTH_COOKIE,  /* it finishes one of which only its SYN cookie tells */
+	BIRTH_STRAY,   /* it claims to, with the wrong number */
+	BIRTH_UNKNOWN, /* of a connection through this host that nobody saw begin */
 };
 
 /* The server's initial sequence number of a half-open connection.

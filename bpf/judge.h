@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* The verdict on a packet, step by step: docs/datapath.md has the order. */
 #pragma once
+#include "forward.h"
 #include "gate.h"
 #include "match.h"
 #include "record.h"
@@ -59,10 +60,10 @@ static __always_inline bool look_full(const struct entry *e, const struct source
 }
 
 /* A SYN uses nothing up, it may be anybody's: it is only told in time that there
- * is nothing left. But where the server is not a socket of this host nobody can
- * see the handshake's end, and the SYN counts. */
+ * is nothing left. But where nobody can see the handshake's end (charge) the SYN
+ * counts. */
 static __always_inline void judge_attempt(const struct config *cfg, __u32 current,
-					  const struct packet *p, struct probe *q,
+					  const struct packet *p, struct probe *q, bool charge,
 					  struct outcome *o)
 {
 	struct source source;
@@ -91,7 +92,7 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 curren
 		refuse(o, REASON_CONNECTIONS);
 		return;
 	}
-	if (q || !cfg->ports[o->slot & (MAX_PORTS - 1)].forward)
+	if (q || !charge)
 		over = is_over_rate(cfg, m.entry, &source, now) ? REASON_RATE : 0;
 	else
 		over = cap_rate(cfg, m.entry, &source);
@@ -101,11 +102,14 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 curren
 		o->reason = over;
 }
 
-/* Any other segment: does it give birth to a connection, and may it? */
+/* Any other segment: does it give birth to a connection, and may it? watched:
+ * the server is not a socket of this host, and its answers are seen. */
 static __always_inline void judge_segment(struct xdp_md *ctx, const struct config *cfg,
-					  __u32 current, const struct packet *p, struct outcome *o)
+					  __u32 current, const struct packet *p, bool watched,
+					  struct outcome *o)
 {
 	const struct port *port = &cfg->ports[o->slot & (MAX_PORTS - 1)];
+	struct segment segment = {};
 	struct source source;
 	struct flow flow = {};
 	struct match m = {};
@@ -118,25 +122,33 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 		return;
 	}
 	o->reason = REASON_NOT_OURS;
-	if (p->rst || p->fragment || port->forward)
+	if (!watched && (p->rst || port->forward))
 		return;
-	birth = find_birth(ctx, p, &flow);
+	birth = watched ? follow_client(ctx, p, &flow, &segment) : find_birth(ctx, p, &flow);
 	if (birth == BIRTH_NONE)
 		return;
 	if (birth == BIRTH_STRAY) {
 		refuse(o, REASON_STRAY);
 		return;
 	}
-	if (!decide(cfg, current, p, &m, o))
-		return; /* its entry went between the SYN and this */
+	if (!decide(cfg, current, p, &m, o)) {
+		/* its entry went between the SYN and this, or when it was open */
+		if (birth == BIRTH_UNKNOWN) {
+			o->decision = DECISION_NONE;
+			o->reason = REASON_NOT_OURS;
+		}
+		return;
+	}
 	make_source(cfg, m.entry, p->source, &source);
-	over = admit(cfg, m.entry, &source, &flow);
+	over = watched ? admit_passage(cfg, m.entry, &source, &flow, &segment)
+		       : admit(cfg, m.entry, &source, &flow);
 	o->reason = REASON_NOT_OURS;
-	if (over == REASON_CONNECTIONS || over == REASON_RATE) {
+	if (over == REASON_CONNECTIONS || over == REASON_RATE || over == REASON_STRAY) {
 		refuse(o, over);
 		/* over the rate the kernel asks again in a second, and then it may
 		 * pass; a handshake that it does not remember has to be ended */
-		o->proved = over == REASON_CONNECTIONS || birth == BIRTH_COOKIE;
+		o->proved = (over == REASON_CONNECTIONS && birth != BIRTH_UNKNOWN) ||
+			    birth == BIRTH_COOKIE;
 	} else if (over) {
 		o->reason = over;
 	}
@@ -147,6 +159,9 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 static __always_inline void judge(struct xdp_md *ctx, const struct config *cfg, __u32 current,
 				  struct packet *p, struct probe *q, struct outcome *o)
 {
+	const struct port *port;
+	bool watched;
+
 	if (o->reason) { /* the parser was led astray: it may be for any port */
 		if (!cfg->enforcing)
 			o->observed = true;
@@ -158,12 +173,14 @@ static __always_inline void judge(struct xdp_md *ctx, const struct config *cfg, 
 	o->slot = find_slot(cfg, p->port);
 	if (o->slot >= MAX_PORTS)
 		return;
+	port = &cfg->ports[o->slot & (MAX_PORTS - 1)];
+	watched = port->forward && is_watched(ctx->ingress_ifindex);
 	if (!p->flags)
 		refuse(o, p->fragment ? REASON_FRAGMENT : REASON_TRUNCATED);
 	else if (p->syn)
-		judge_attempt(cfg, current, p, q, o);
+		judge_attempt(cfg, current, p, q, port->forward && !watched, o);
 	else
-		judge_segment(ctx, cfg, current, p, o);
-	if (o->decision == DECISION_DROP && cfg->ports[o->slot].observe)
+		judge_segment(ctx, cfg, current, p, watched, o);
+	if (o->decision == DECISION_DROP && port->observe)
 		o->observed = true;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* What is read of the kernel's own structures, by name: CO-RE finds the places. */
 #pragma once
+#include <stddef.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
@@ -18,6 +19,7 @@
 #define TCP_KEEPCNT 6
 #define TCP_USER_TIMEOUT 18
 #define TCP_BPF_SOCK_OPS_CB_FLAGS 1008 /* Linux 6.12 */
+#define TC_ACT_UNSPEC (-1)
 #define EEXIST 17
 #define EBUSY 16
 #define CLOCK_MONOTONIC 1

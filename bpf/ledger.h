@@ -28,6 +28,14 @@ static __always_inline bool find_account(const struct config *cfg, __u32 current
 	return true;
 }
 
+/* Does this host's socket table keep the count of the port? */
+static __always_inline bool counts_sockets(const struct config *cfg, __be16 port)
+{
+	__u32 slot = find_slot(cfg, port);
+
+	return slot < MAX_PORTS && !cfg->ports[slot & (MAX_PORTS - 1)].forward;
+}
+
 /* Who deletes the token owns its slot. A socket without one was there before
  * the gate saw it: it counts, whatever the cap. */
 static __always_inline void open_account(struct account *a, const struct flow *f,
@@ -127,7 +135,7 @@ static __always_inline void on_open(struct bpf_sock_ops *o, struct bpf_sock *sk,
 
 	if (cfg->netns != bpf_get_netns_cookie(o) || !sockops_flow(o, &f))
 		return;
-	if (find_slot(cfg, f.dport) >= MAX_PORTS)
+	if (!counts_sockets(cfg, f.dport))
 		return;
 	a = bpf_sk_storage_get(&accounts, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	bpf_sock_ops_cb_flags_set(o, o->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -203,7 +211,7 @@ static __always_inline int on_state(struct sock *sk, int from, int to)
 	cfg = current_config(&current);
 	if (!cfg || cfg->netns != sk->__sk_common.skc_net.net->net_cookie)
 		return 0;
-	if (!socket_flow(sk, &f) || find_slot(cfg, f.dport) >= MAX_PORTS)
+	if (!socket_flow(sk, &f) || !counts_sockets(cfg, f.dport))
 		return 0;
 	a = bpf_sk_storage_get(&accounts, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (a && first_sight(a, cfg))
@@ -224,7 +232,7 @@ static __always_inline void adopt_socket(struct sock *sk)
 	cfg = current_config(&current);
 	if (!cfg || cfg->netns != sk->__sk_common.skc_net.net->net_cookie)
 		return;
-	if (!socket_flow(sk, &f) || find_slot(cfg, f.dport) >= MAX_PORTS)
+	if (!socket_flow(sk, &f) || !counts_sockets(cfg, f.dport))
 		return;
 	a = bpf_sk_storage_get(&accounts, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!a)

@@ -197,6 +197,73 @@ struct {
 	__type(value, struct token);
 } tokens SEC(".maps");
 
+/* flow → a connection of a server that is not a socket of this host. Created by a
+ * proved handshake, or by data of the server's: no claimed address can fill it.
+ * Not preallocated, so that hosts without such servers pay nothing. */
+#define PASSAGES 131072
+enum passage_state {
+	PASSAGE_OPEN = 1,    /* holds a slot */
+	PASSAGE_CLOSING = 2, /* its end was seen: holds the slot a moment longer */
+	PASSAGE_OVER = 3,    /* no slot; what comes late is known for what it is */
+	PASSAGE_DEAD = 4,    /* removed on the sweeper's next run */
+};
+struct passage {
+	struct source source;
+	__u32 state;	    /* enum passage_state; changed by compare-and-swap alone */
+	__u32 flags;	    /* PASSAGE_*; set by atomic or */
+	__u32 epoch;	    /* of the count that the slot belongs to */
+	__u32 client_next;  /* sequence number behind the last of the client's */
+	__u32 server_first; /* of its data: what the handshake acknowledged */
+	__u32 server_next;
+	__u32 server_ack; /* what the server has acknowledged */
+	__u32 client_fin; /* sequence number behind its FIN */
+	__u32 server_fin;
+	__u64 last; /* CLOCK_MONOTONIC ns, coarse */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PASSAGES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow);
+	__type(value, struct passage);
+} passages SEC(".maps");
+
+/* flow → the server's SYN-ACK. The egress program writes, the segment that ends
+ * the handshake reads and removes. An LRU: SYNs in the name of a source that may
+ * connect can make entries, and can at worst displace those of handshakes that
+ * have waited while 65,536 others were answered. */
+struct handshake {
+	__u32 isn;
+	__u32 earlier; /* of the SYN-ACK before, where it was another (SYN cookies) */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow);
+	__type(value, struct handshake);
+} handshakes SEC(".maps");
+
+/* index of an interface → since when its egress is watched, CLOCK_MONOTONIC ns.
+ * The agent writes; segments to servers that are not sockets of this host read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, __u64);
+} egresses SEC(".maps");
+
+/* 0 → the timer of the passages. One of its own: they are looked at more often. */
+struct passage_sweeper {
+	struct bpf_timer timer;
+	__u64 held; /* passages on the last run */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct passage_sweeper);
+} passage_sweepers SEC(".maps");
+
 /* socket → what it counts for. Dies with the socket. The ledger's programs
  * write and read. */
 struct account {

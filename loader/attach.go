@@ -34,6 +34,7 @@ type Attachment struct {
 	Interface string `json:"interface"`
 	Index     int    `json:"index"`
 	Mode      Mode   `json:"mode"`              // Native or Generic
+	Egress    string `json:"egress,omitempty"`  // how what leaves by it is watched: tcx or clsact; none = it is not
 	Warning   string `json:"warning,omitempty"` // why it is not what was asked for, in words
 }
 
@@ -43,6 +44,14 @@ type Attachment struct {
 func (f *Filter) Attach(name string, mode Mode) (Attachment, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	a, err := f.attachIngress(name, mode)
+	if err != nil {
+		return a, err
+	}
+	return a, f.keepEgress(&a)
+}
+
+func (f *Filter) attachIngress(name string, mode Mode) (Attachment, error) {
 	ifc, err := net.InterfaceByName(name)
 	if err != nil {
 		return Attachment{}, fmt.Errorf("attach to %s: no such interface: see `ip link` and [filter].interfaces", name)
@@ -154,7 +163,7 @@ func (f *Filter) Detach(name string) error {
 	if err := os.Remove(f.linkPin(ifc.Index)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("detach from %s: %w", name, err)
 	}
-	return nil
+	return f.dropEgress(ifc.Index)
 }
 
 // Attachments lists the interfaces with a live link of ours, and forgets the
@@ -177,8 +186,11 @@ func (f *Filter) Attachments() ([]Attachment, error) {
 		ifc, err := net.InterfaceByIndex(index)
 		if err != nil || !alive(l, index) {
 			_ = os.Remove(f.linkPin(index))
+			_ = os.Remove(f.egressPin(index))
 		} else if mode, err := attachedMode(index); err == nil {
-			out = append(out, Attachment{Interface: ifc.Name, Index: index, Mode: mode})
+			at := Attachment{Interface: ifc.Name, Index: index, Mode: mode}
+			f.inspectEgress(&at)
+			out = append(out, at)
 		}
 		l.Close()
 	}

@@ -28,6 +28,10 @@ var (
 type Options struct {
 	PinDir string       // on a bpf filesystem; made where it is missing
 	Log    *slog.Logger // nil = silent
+
+	// PassageIdle is how long a connection to a server that is not a socket of
+	// this host may be silent before its slot is given back; 0 = 15 minutes.
+	PassageIdle time.Duration
 }
 
 // Filter is the loaded program with its maps and links. Its methods may be
@@ -63,6 +67,11 @@ func Open(o Options) (*Filter, error) {
 	f, err := newFilter(o.PinDir, o.Log)
 	if err != nil {
 		return nil, err
+	}
+	if o.PassageIdle > 0 {
+		if err := f.spec.Variables[filterVarPassageIdleNs].Set(uint64(o.PassageIdle)); err != nil {
+			return nil, fmt.Errorf("set how long a passage may be silent: %w", err)
+		}
 	}
 	unlock, err := f.dir.lock()
 	if err != nil {
@@ -190,6 +199,9 @@ func (f *Filter) upgrade() error {
 	f.prog = progs.Synward
 	err = f.updateLinks()
 	if err == nil {
+		err = f.updateEgresses()
+	}
+	if err == nil {
 		err = f.dir.replaceProgram(f.prog)
 	}
 	if err != nil {
@@ -242,6 +254,9 @@ func Unload(dir string) (done bool, err error) {
 		}
 		done = true
 	}
+	if err := d.dropEgresses(); err != nil {
+		return done, err
+	}
 	return d.removeAll() || done, os.Remove(dir)
 }
 
@@ -266,6 +281,8 @@ func (f *Filter) mapFields() map[string]**ebpf.Map {
 		filterMapPages4: &m.Pages4, filterMapPages6: &m.Pages6,
 		filterMapUsages: &m.Usages, filterMapTokens: &m.Tokens, filterMapAccounts: &m.Accounts,
 		filterMapSweepers: &m.Sweepers, filterMapScratches: &m.Scratches,
+		filterMapPassages: &m.Passages, filterMapHandshakes: &m.Handshakes,
+		filterMapEgresses: &m.Egresses, filterMapPassageSweepers: &m.PassageSweepers,
 	}
 }
 

@@ -111,6 +111,12 @@ type filterFlow struct {
 	Dport uint16
 }
 
+type filterHandshake struct {
+	_       structs.HostLayout
+	Isn     uint32
+	Earlier uint32
+}
+
 type filterHit struct {
 	_     structs.HostLayout
 	Count uint64
@@ -127,6 +133,31 @@ type filterPage struct {
 	_    structs.HostLayout
 	From [512]uint32
 	Says [512]uint32
+}
+
+type filterPassage struct {
+	_           structs.HostLayout
+	Source      filterSource
+	State       uint32
+	Flags       uint32
+	Epoch       uint32
+	ClientNext  uint32
+	ServerFirst uint32
+	ServerNext  uint32
+	ServerAck   uint32
+	ClientFin   uint32
+	ServerFin   uint32
+	_           [4]byte
+	Last        uint64
+}
+
+type filterPassageSweeper struct {
+	_     structs.HostLayout
+	Timer struct {
+		_ structs.HostLayout
+		_ [16]byte
+	}
+	Held uint64
 }
 
 type filterPort struct {
@@ -257,49 +288,55 @@ type filterUsage struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	filterMapAccounts       = "accounts"
-	filterMapBudget         = "budget"
-	filterMapChunks4        = "chunks4"
-	filterMapChunks6        = "chunks6"
-	filterMapConfigs        = "configs"
-	filterMapCounters       = "counters"
-	filterMapEvents         = "events"
-	filterMapIndexes        = "indexes"
-	filterMapMeters         = "meters"
-	filterMapPages4         = "pages4"
-	filterMapPages6         = "pages6"
-	filterMapPrefixes4      = "prefixes4"
-	filterMapPrefixes6      = "prefixes6"
-	filterMapRecent         = "recent"
-	filterMapRows           = "rows"
-	filterMapRules          = "rules"
-	filterMapScratches      = "scratches"
-	filterMapStates         = "states"
-	filterMapSweepers       = "sweepers"
-	filterMapTokens         = "tokens"
-	filterMapTouched4       = "touched4"
-	filterMapTouched6       = "touched6"
-	filterMapUsages         = "usages"
-	filterProgAdopt         = "adopt"
-	filterProgArm           = "arm"
-	filterProgLedger        = "ledger"
-	filterProgLedgerA       = "ledger_a"
-	filterProgLedgerB       = "ledger_b"
-	filterProgSynward       = "synward"
-	filterVarChunk6Layout   = "chunk6_layout"
-	filterVarDecisionLayout = "decision_layout"
-	filterVarEntryLayout    = "entry_layout"
-	filterVarEventLayout    = "event_layout"
-	filterVarHitLayout      = "hit_layout"
-	filterVarPageLayout     = "page_layout"
-	filterVarPrefix4Layout  = "prefix4_layout"
-	filterVarPrefix6Layout  = "prefix6_layout"
-	filterVarProbeLayout    = "probe_layout"
-	filterVarReasonLayout   = "reason_layout"
-	filterVarRowLayout      = "row_layout"
-	filterVarRuleLayout     = "rule_layout"
-	filterVarSourceLayout   = "source_layout"
-	filterVarUsageLayout    = "usage_layout"
+	filterMapAccounts        = "accounts"
+	filterMapBudget          = "budget"
+	filterMapChunks4         = "chunks4"
+	filterMapChunks6         = "chunks6"
+	filterMapConfigs         = "configs"
+	filterMapCounters        = "counters"
+	filterMapEgresses        = "egresses"
+	filterMapEvents          = "events"
+	filterMapHandshakes      = "handshakes"
+	filterMapIndexes         = "indexes"
+	filterMapMeters          = "meters"
+	filterMapPages4          = "pages4"
+	filterMapPages6          = "pages6"
+	filterMapPassageSweepers = "passage_sweepers"
+	filterMapPassages        = "passages"
+	filterMapPrefixes4       = "prefixes4"
+	filterMapPrefixes6       = "prefixes6"
+	filterMapRecent          = "recent"
+	filterMapRows            = "rows"
+	filterMapRules           = "rules"
+	filterMapScratches       = "scratches"
+	filterMapStates          = "states"
+	filterMapSweepers        = "sweepers"
+	filterMapTokens          = "tokens"
+	filterMapTouched4        = "touched4"
+	filterMapTouched6        = "touched6"
+	filterMapUsages          = "usages"
+	filterProgAdopt          = "adopt"
+	filterProgArm            = "arm"
+	filterProgEgress         = "egress"
+	filterProgLedger         = "ledger"
+	filterProgLedgerA        = "ledger_a"
+	filterProgLedgerB        = "ledger_b"
+	filterProgSynward        = "synward"
+	filterVarChunk6Layout    = "chunk6_layout"
+	filterVarDecisionLayout  = "decision_layout"
+	filterVarEntryLayout     = "entry_layout"
+	filterVarEventLayout     = "event_layout"
+	filterVarHitLayout       = "hit_layout"
+	filterVarPageLayout      = "page_layout"
+	filterVarPassageIdleNs   = "passage_idle_ns"
+	filterVarPrefix4Layout   = "prefix4_layout"
+	filterVarPrefix6Layout   = "prefix6_layout"
+	filterVarProbeLayout     = "probe_layout"
+	filterVarReasonLayout    = "reason_layout"
+	filterVarRowLayout       = "row_layout"
+	filterVarRuleLayout      = "rule_layout"
+	filterVarSourceLayout    = "source_layout"
+	filterVarUsageLayout     = "usage_layout"
 )
 
 // loadFilter returns the embedded CollectionSpec for filter.
@@ -346,6 +383,7 @@ type filterSpecs struct {
 type filterProgramSpecs struct {
 	Adopt   *ebpf.ProgramSpec `ebpf:"adopt"`
 	Arm     *ebpf.ProgramSpec `ebpf:"arm"`
+	Egress  *ebpf.ProgramSpec `ebpf:"egress"`
 	Ledger  *ebpf.ProgramSpec `ebpf:"ledger"`
 	LedgerA *ebpf.ProgramSpec `ebpf:"ledger_a"`
 	LedgerB *ebpf.ProgramSpec `ebpf:"ledger_b"`
@@ -356,29 +394,33 @@ type filterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type filterMapSpecs struct {
-	Accounts  *ebpf.MapSpec `ebpf:"accounts"`
-	Budget    *ebpf.MapSpec `ebpf:"budget"`
-	Chunks4   *ebpf.MapSpec `ebpf:"chunks4"`
-	Chunks6   *ebpf.MapSpec `ebpf:"chunks6"`
-	Configs   *ebpf.MapSpec `ebpf:"configs"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	Indexes   *ebpf.MapSpec `ebpf:"indexes"`
-	Meters    *ebpf.MapSpec `ebpf:"meters"`
-	Pages4    *ebpf.MapSpec `ebpf:"pages4"`
-	Pages6    *ebpf.MapSpec `ebpf:"pages6"`
-	Prefixes4 *ebpf.MapSpec `ebpf:"prefixes4"`
-	Prefixes6 *ebpf.MapSpec `ebpf:"prefixes6"`
-	Recent    *ebpf.MapSpec `ebpf:"recent"`
-	Rows      *ebpf.MapSpec `ebpf:"rows"`
-	Rules     *ebpf.MapSpec `ebpf:"rules"`
-	Scratches *ebpf.MapSpec `ebpf:"scratches"`
-	States    *ebpf.MapSpec `ebpf:"states"`
-	Sweepers  *ebpf.MapSpec `ebpf:"sweepers"`
-	Tokens    *ebpf.MapSpec `ebpf:"tokens"`
-	Touched4  *ebpf.MapSpec `ebpf:"touched4"`
-	Touched6  *ebpf.MapSpec `ebpf:"touched6"`
-	Usages    *ebpf.MapSpec `ebpf:"usages"`
+	Accounts        *ebpf.MapSpec `ebpf:"accounts"`
+	Budget          *ebpf.MapSpec `ebpf:"budget"`
+	Chunks4         *ebpf.MapSpec `ebpf:"chunks4"`
+	Chunks6         *ebpf.MapSpec `ebpf:"chunks6"`
+	Configs         *ebpf.MapSpec `ebpf:"configs"`
+	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	Egresses        *ebpf.MapSpec `ebpf:"egresses"`
+	Events          *ebpf.MapSpec `ebpf:"events"`
+	Handshakes      *ebpf.MapSpec `ebpf:"handshakes"`
+	Indexes         *ebpf.MapSpec `ebpf:"indexes"`
+	Meters          *ebpf.MapSpec `ebpf:"meters"`
+	Pages4          *ebpf.MapSpec `ebpf:"pages4"`
+	Pages6          *ebpf.MapSpec `ebpf:"pages6"`
+	PassageSweepers *ebpf.MapSpec `ebpf:"passage_sweepers"`
+	Passages        *ebpf.MapSpec `ebpf:"passages"`
+	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
+	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
+	Recent          *ebpf.MapSpec `ebpf:"recent"`
+	Rows            *ebpf.MapSpec `ebpf:"rows"`
+	Rules           *ebpf.MapSpec `ebpf:"rules"`
+	Scratches       *ebpf.MapSpec `ebpf:"scratches"`
+	States          *ebpf.MapSpec `ebpf:"states"`
+	Sweepers        *ebpf.MapSpec `ebpf:"sweepers"`
+	Tokens          *ebpf.MapSpec `ebpf:"tokens"`
+	Touched4        *ebpf.MapSpec `ebpf:"touched4"`
+	Touched6        *ebpf.MapSpec `ebpf:"touched6"`
+	Usages          *ebpf.MapSpec `ebpf:"usages"`
 }
 
 // filterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -391,6 +433,7 @@ type filterVariableSpecs struct {
 	EventLayout    *ebpf.VariableSpec `ebpf:"event_layout"`
 	HitLayout      *ebpf.VariableSpec `ebpf:"hit_layout"`
 	PageLayout     *ebpf.VariableSpec `ebpf:"page_layout"`
+	PassageIdleNs  *ebpf.VariableSpec `ebpf:"passage_idle_ns"`
 	Prefix4Layout  *ebpf.VariableSpec `ebpf:"prefix4_layout"`
 	Prefix6Layout  *ebpf.VariableSpec `ebpf:"prefix6_layout"`
 	ProbeLayout    *ebpf.VariableSpec `ebpf:"probe_layout"`
@@ -421,29 +464,33 @@ func (o *filterObjects) Close() error {
 //
 // It can be passed to loadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type filterMaps struct {
-	Accounts  *ebpf.Map `ebpf:"accounts"`
-	Budget    *ebpf.Map `ebpf:"budget"`
-	Chunks4   *ebpf.Map `ebpf:"chunks4"`
-	Chunks6   *ebpf.Map `ebpf:"chunks6"`
-	Configs   *ebpf.Map `ebpf:"configs"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Indexes   *ebpf.Map `ebpf:"indexes"`
-	Meters    *ebpf.Map `ebpf:"meters"`
-	Pages4    *ebpf.Map `ebpf:"pages4"`
-	Pages6    *ebpf.Map `ebpf:"pages6"`
-	Prefixes4 *ebpf.Map `ebpf:"prefixes4"`
-	Prefixes6 *ebpf.Map `ebpf:"prefixes6"`
-	Recent    *ebpf.Map `ebpf:"recent"`
-	Rows      *ebpf.Map `ebpf:"rows"`
-	Rules     *ebpf.Map `ebpf:"rules"`
-	Scratches *ebpf.Map `ebpf:"scratches"`
-	States    *ebpf.Map `ebpf:"states"`
-	Sweepers  *ebpf.Map `ebpf:"sweepers"`
-	Tokens    *ebpf.Map `ebpf:"tokens"`
-	Touched4  *ebpf.Map `ebpf:"touched4"`
-	Touched6  *ebpf.Map `ebpf:"touched6"`
-	Usages    *ebpf.Map `ebpf:"usages"`
+	Accounts        *ebpf.Map `ebpf:"accounts"`
+	Budget          *ebpf.Map `ebpf:"budget"`
+	Chunks4         *ebpf.Map `ebpf:"chunks4"`
+	Chunks6         *ebpf.Map `ebpf:"chunks6"`
+	Configs         *ebpf.Map `ebpf:"configs"`
+	Counters        *ebpf.Map `ebpf:"counters"`
+	Egresses        *ebpf.Map `ebpf:"egresses"`
+	Events          *ebpf.Map `ebpf:"events"`
+	Handshakes      *ebpf.Map `ebpf:"handshakes"`
+	Indexes         *ebpf.Map `ebpf:"indexes"`
+	Meters          *ebpf.Map `ebpf:"meters"`
+	Pages4          *ebpf.Map `ebpf:"pages4"`
+	Pages6          *ebpf.Map `ebpf:"pages6"`
+	PassageSweepers *ebpf.Map `ebpf:"passage_sweepers"`
+	Passages        *ebpf.Map `ebpf:"passages"`
+	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
+	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
+	Recent          *ebpf.Map `ebpf:"recent"`
+	Rows            *ebpf.Map `ebpf:"rows"`
+	Rules           *ebpf.Map `ebpf:"rules"`
+	Scratches       *ebpf.Map `ebpf:"scratches"`
+	States          *ebpf.Map `ebpf:"states"`
+	Sweepers        *ebpf.Map `ebpf:"sweepers"`
+	Tokens          *ebpf.Map `ebpf:"tokens"`
+	Touched4        *ebpf.Map `ebpf:"touched4"`
+	Touched6        *ebpf.Map `ebpf:"touched6"`
+	Usages          *ebpf.Map `ebpf:"usages"`
 }
 
 func (m *filterMaps) Close() error {
@@ -454,11 +501,15 @@ func (m *filterMaps) Close() error {
 		m.Chunks6,
 		m.Configs,
 		m.Counters,
+		m.Egresses,
 		m.Events,
+		m.Handshakes,
 		m.Indexes,
 		m.Meters,
 		m.Pages4,
 		m.Pages6,
+		m.PassageSweepers,
+		m.Passages,
 		m.Prefixes4,
 		m.Prefixes6,
 		m.Recent,
@@ -484,6 +535,7 @@ type filterVariables struct {
 	EventLayout    *ebpf.Variable `ebpf:"event_layout"`
 	HitLayout      *ebpf.Variable `ebpf:"hit_layout"`
 	PageLayout     *ebpf.Variable `ebpf:"page_layout"`
+	PassageIdleNs  *ebpf.Variable `ebpf:"passage_idle_ns"`
 	Prefix4Layout  *ebpf.Variable `ebpf:"prefix4_layout"`
 	Prefix6Layout  *ebpf.Variable `ebpf:"prefix6_layout"`
 	ProbeLayout    *ebpf.Variable `ebpf:"probe_layout"`
@@ -500,6 +552,7 @@ type filterVariables struct {
 type filterPrograms struct {
 	Adopt   *ebpf.Program `ebpf:"adopt"`
 	Arm     *ebpf.Program `ebpf:"arm"`
+	Egress  *ebpf.Program `ebpf:"egress"`
 	Ledger  *ebpf.Program `ebpf:"ledger"`
 	LedgerA *ebpf.Program `ebpf:"ledger_a"`
 	LedgerB *ebpf.Program `ebpf:"ledger_b"`
@@ -510,6 +563,7 @@ func (p *filterPrograms) Close() error {
 	return _FilterClose(
 		p.Adopt,
 		p.Arm,
+		p.Egress,
 		p.Ledger,
 		p.LedgerA,
 		p.LedgerB,

@@ -104,7 +104,8 @@ func (f *Filter) forgetCounts() error {
 			return fmt.Errorf("begin the count anew: %w", err)
 		}
 	}
-	return errors.Join(clearMap[filterSource](f.maps.Usages), clearMap[filterFlow](f.maps.Tokens))
+	return errors.Join(clearMap[filterSource](f.maps.Usages), clearMap[filterFlow](f.maps.Tokens),
+		clearMap[filterFlow](f.maps.Passages), clearMap[uint32](f.maps.Egresses))
 }
 
 func clearMap[K any](m *ebpf.Map) error {

@@ -20,6 +20,7 @@ type pinDir string
 func (d pinDir) filterDir() string         { return filepath.Join(string(d), "filter") }
 func (d pinDir) linkDir() string           { return filepath.Join(string(d), "links") }
 func (d pinDir) ledgerDir() string         { return filepath.Join(string(d), "ledger") }
+func (d pinDir) egressDir() string         { return filepath.Join(string(d), "egress") }
 func (d pinDir) object(name string) string { return filepath.Join(d.filterDir(), name) }
 
 func (d pinDir) loaded() bool {
@@ -56,7 +57,7 @@ func (d pinDir) ensure() error {
 	if uint32(st.Type) != unix.BPF_FS_MAGIC {
 		return fmt.Errorf("pin directory %s: %s is not on a bpf filesystem: mount one there (mount -t bpf bpf /sys/fs/bpf)", d, parent)
 	}
-	for _, dir := range []string{string(d), d.linkDir(), d.ledgerDir()} {
+	for _, dir := range []string{string(d), d.linkDir(), d.ledgerDir(), d.egressDir()} {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("make the pin directory: %w", err)
 		}
@@ -103,8 +104,13 @@ func (d pinDir) replaceProgram(prog *ebpf.Program) error {
 }
 
 // links names the pinned links, each by its interface's index.
-func (d pinDir) links() ([]string, error) {
-	files, err := os.ReadDir(d.linkDir())
+func (d pinDir) links() ([]string, error) { return pinsIn(d.linkDir()) }
+
+// egresses names what is pinned of the interfaces whose egress is watched.
+func (d pinDir) egresses() ([]string, error) { return pinsIn(d.egressDir()) }
+
+func pinsIn(dir string) ([]string, error) {
+	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -121,7 +127,7 @@ func (d pinDir) links() ([]string, error) {
 // removeAll removes all but the locked directory itself.
 func (d pinDir) removeAll() (done bool) {
 	done = d.loaded()
-	for _, dir := range []string{d.filterDir(), d.filterDir() + "-new", d.linkDir(), d.ledgerDir()} {
+	for _, dir := range []string{d.filterDir(), d.filterDir() + "-new", d.linkDir(), d.ledgerDir(), d.egressDir()} {
 		_ = os.RemoveAll(dir)
 	}
 	return done
