@@ -93,7 +93,7 @@ func TestSpoofedSYNsTakeNoSlot(t *testing.T) {
 	e := newEdge(t, rule.Limits{Conns: limit})
 	e.peer.PassAll("eth0")
 	serve(e.Host, t, "192.0.2.1:25")
-	e.peer.Do(func() error { return spoof("eth0", 2000) })
+	e.peer.Do(func() error { return spoof("eth0", 2000, e.to(), nil) })
 	if open, _ := e.open(t, "192.0.2.2"); open != 0 {
 		t.Errorf("spoofed SYNs hold %d slots", open)
 	}

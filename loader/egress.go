@@ -119,16 +119,25 @@ func (f *Filter) watchClsact(index int, pin string) (how string, err error) {
 	if err := netlink.FilterReplace(rule); err != nil {
 		return "", fmt.Errorf("attach to clsact: %w", err)
 	}
-	next := filepath.Join(string(f.dir), "egress-new")
-	_ = os.Remove(next) // a run that died here
-	err = f.ledger.Egress.Pin(next)
-	if err == nil {
-		err = os.Rename(next, pin)
-	}
-	if err != nil {
+	if err := f.pinEgress(pin); err != nil {
 		return "", fmt.Errorf("pin the egress program: %w", err)
 	}
 	return egressClsact, nil
+}
+
+// pinEgress marks an interface as ours by a pin of the program that it runs.
+func (f *Filter) pinEgress(pin string) error {
+	prog, err := f.ledger.Egress.Clone() // a pin of its own for each interface
+	if err != nil {
+		return err
+	}
+	defer prog.Close()
+	next := pin + "-new"
+	_ = os.Remove(next) // a run that died here
+	if err := prog.Pin(next); err != nil {
+		return err
+	}
+	return os.Rename(next, pin)
 }
 
 func clsactFilter(index int) *netlink.BpfFilter {

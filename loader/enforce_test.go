@@ -1,6 +1,7 @@
 package loader_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -26,7 +27,12 @@ type edge struct {
 	*lab.Host
 	peer   *lab.Host
 	filter *loader.Filter
+	server string    // its address, where it is not the edge's own
+	behind *lab.Host // the host that it runs on, where that is not the edge
 }
+
+// to is the address that clients connect to.
+func (e *edge) to() string { return cmp.Or(e.server, "192.0.2.1") }
 
 func newEdge(t *testing.T, limits rule.Limits) *edge {
 	t.Helper()
@@ -197,7 +203,7 @@ func TestRateCapIsExact(t *testing.T) {
 		e.peer.PassAll("eth0")
 		setCookies(t, e.Host, cookies)
 		e.Listen("[::]:25")
-		e.peer.Do(func() error { return spoof("eth0", 1000) }) // uses nothing up
+		e.peer.Do(func() error { return spoof("eth0", 1000, e.to(), nil) }) // uses nothing up
 		if n := e.greeted("192.0.2.2", attempts); n != burst {
 			t.Errorf("cookies %s: %d connections of %d came through a burst of %d", cookies, n, attempts, burst)
 		}
@@ -238,7 +244,7 @@ func (e *edge) greeted(src string, n int) int {
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() {
-			c, err := e.peer.Dial(src, "192.0.2.1:25", 4*patience) // a charged client must still be there
+			c, err := e.peer.Dial(src, e.to()+":25", 4*patience) // a charged client must still be there
 			if err != nil {
 				return
 			}

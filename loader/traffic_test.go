@@ -91,7 +91,11 @@ func (e *edge) eventually(t *testing.T, src string, want uint64) {
 func (e *edge) sockets(t *testing.T, src string) uint64 {
 	t.Helper()
 	var n uint64
-	e.Do(func() error {
+	behind := e.behind
+	if behind == nil {
+		behind = e.Host
+	}
+	behind.Do(func() error {
 		all, err := netlink.SocketDiagTCP(unix.AF_INET)
 		for _, s := range all {
 			state, timeWait := s.State, s.Timer == 3
@@ -113,7 +117,7 @@ func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
 	var wg sync.WaitGroup
 	for i, n := range []int{n / 2, n - n/2} {
 		wg.Go(func() {
-			if err := e.peer.Try(func() (err error) { halves[i], err = connectMany(src, n); return err }); err != nil {
+			if err := e.peer.Try(func() (err error) { halves[i], err = connectMany(src, e.to(), n); return err }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -129,10 +133,10 @@ func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
 	return alive
 }
 
-// connectMany begins n connections to the edge from one thread, without waiting.
-func connectMany(src string, n int) (fds []int, err error) {
+// connectMany begins n connections from one thread, without waiting.
+func connectMany(src, dst string, n int) (fds []int, err error) {
 	from := unix.SockaddrInet4{Addr: netip.MustParseAddr(src).As4()}
-	to := unix.SockaddrInet4{Port: 25, Addr: [4]byte{192, 0, 2, 1}}
+	to := unix.SockaddrInet4{Port: 25, Addr: netip.MustParseAddr(dst).As4()}
 	for range n {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -172,8 +176,9 @@ func closeAll(conns []net.Conn) {
 	}
 }
 
-// spoof sends SYNs from 192.0.2.2 that no socket stands behind.
-func spoof(ifname string, n int) error {
+// spoof sends SYNs from 192.0.2.2 that no socket stands behind. Without a MAC
+// address they are broadcast, which every host takes in but none forwards.
+func spoof(ifname string, n int, dst string, mac net.HardwareAddr) error {
 	ifc, err := net.InterfaceByName(ifname)
 	if err != nil {
 		return err
@@ -185,9 +190,10 @@ func spoof(ifname string, n int) error {
 	defer unix.Close(fd)
 	frame := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
 	for i := range 6 {
-		frame[i] = 0xff // every host takes a broadcast frame in
+		frame[i] = 0xff
 	}
-	copy(frame[30:34], []byte{192, 0, 2, 1})
+	copy(frame, mac)
+	copy(frame[30:34], netip.MustParseAddr(dst).AsSlice())
 	for i := range n {
 		frame[34], frame[35] = byte(i>>8)|0x80, byte(i)
 		checksum(frame)

@@ -15,7 +15,10 @@ import (
 
 // wanted are the modules that the tests need, where the kernel has them not
 // built in.
-var wanted = []string{"virtio_pci", "virtio_net", "veth", "bridge", "inet_diag", "tcp_diag", "dummy", "ifb", "bonding", "8021q"}
+var wanted = []string{
+	"virtio_pci", "virtio_net", "veth", "bridge", "dummy", "ifb", "bonding", "8021q",
+	"sch_ingress", "cls_bpf", "inet_diag", "tcp_diag",
+}
 
 // kernel is one that fetch.sh has unpacked.
 type kernel struct {

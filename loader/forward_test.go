@@ -1,0 +1,365 @@
+package loader_test
+
+import (
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/synward/synward/loader"
+	"github.com/synward/synward/loader/rule"
+	"github.com/synward/synward/test/lab"
+)
+
+// The ways from the edge to a server that is not a socket of its own.
+var ways = map[string]func(t *testing.T, e *edge){"routed": routed, "bridged": bridged}
+
+// newForward is an edge whose server is another host behind it. Silent
+// connections are forgotten after idle, 0 = as usual.
+func newForward(t *testing.T, way func(*testing.T, *edge), limits rule.Limits, idle time.Duration) *edge {
+	t.Helper()
+	f, err := loader.Open(loader.Options{PinDir: filepath.Join(lab.BPFFS(t), "synward"), PassageIdle: idle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	e := &edge{Host: lab.NewHost(t, "edge"), peer: lab.NewHost(t, "peer"), behind: lab.NewHost(t, "server"), filter: f}
+	lab.Connect(e.Host, "eth0", e.peer, "eth0")
+	lab.Connect(e.Host, "eth1", e.behind, "eth0")
+	e.peer.Address("eth0", "192.0.2.2/24", "192.0.2.3/24")
+	e.peer.PassAll("eth0")
+	way(t, e)
+	e.setPort(t, rule.Port{Forward: true}, limits)
+	e.attach(t)
+	return e
+}
+
+// routed puts the server into a network of its own.
+func routed(t *testing.T, e *edge) {
+	t.Helper()
+	e.Address("eth0", "192.0.2.1/24")
+	e.Address("eth1", "198.51.100.1/24")
+	e.behind.Address("eth0", "198.51.100.2/24")
+	e.server = "198.51.100.2"
+	e.Do(func() error { return e.Sysctl("net/ipv4/ip_forward", "1") })
+	for _, r := range []struct {
+		on       *lab.Host
+		dst, via string
+	}{{e.peer, "198.51.100.0/24", "192.0.2.1"}, {e.behind, "192.0.2.0/24", "198.51.100.1"}} {
+		_, dst, err := net.ParseCIDR(r.dst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.on.Do(func() error { return netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: net.ParseIP(r.via)}) })
+	}
+}
+
+// bridged gives the server, as a container has it, an address beside the NIC's.
+func bridged(t *testing.T, e *edge) {
+	t.Helper()
+	e.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "br0"
+		bridge := &netlink.Bridge{LinkAttrs: attrs}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return err
+		}
+		for _, name := range []string{"eth0", "eth1"} {
+			port, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetMaster(port, bridge); err != nil {
+				return err
+			}
+		}
+		return netlink.LinkSetUp(bridge)
+	})
+	e.behind.Address("eth0", "192.0.2.9/24")
+	e.server = "192.0.2.9"
+}
+
+func (e *edge) attach(t *testing.T) loader.Attachment {
+	t.Helper()
+	var at loader.Attachment
+	e.Do(func() (err error) { at, err = e.filter.Attach("eth0", loader.Native); return err })
+	return at
+}
+
+// highest watches the server's own socket table until stop is called, which
+// returns the most connections that it ever held.
+func (e *edge) highest(t *testing.T, src string) (stop func() uint64) {
+	t.Helper()
+	done, most := make(chan struct{}), make(chan uint64)
+	go func() {
+		var n uint64
+		for {
+			select {
+			case <-done:
+				most <- n
+				return
+			default:
+				n = max(n, e.sockets(t, src))
+				time.Sleep(5 * time.Millisecond)
+			}
+		}
+	}()
+	return func() uint64 { close(done); return <-most }
+}
+
+// Never one connection above the cap at a server behind the edge, and every
+// slot comes back.
+func TestForwardedCapIsExact(t *testing.T) {
+	t.Parallel()
+	const limit = 50
+	for name, way := range ways {
+		for kind, cookies := range map[string]string{"no cookies": "0", "always cookies": "2"} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				e := newForward(t, way, rule.Limits{Conns: limit}, 0)
+				setCookies(t, e.behind, cookies)
+				s := serve(e.behind, t, e.to()+":25")
+				stop := e.highest(t, "192.0.2.2")
+				alive := e.burst(t, "192.0.2.2", *burst)
+				most := stop()
+				open, peak := e.open(t, "192.0.2.2")
+				if len(alive) != limit || open != limit || peak != limit || most != limit {
+					t.Errorf("alive %d, open %d, peak %d, at the server %d; want %d each", len(alive), open, peak, most, limit)
+				}
+				closeAll(alive)
+				s.closeAll()
+				e.eventually(t, "192.0.2.2", 0)
+			})
+		}
+	}
+}
+
+// However a connection through the edge ends, its slot comes back.
+func TestForwardedSlotsComeBack(t *testing.T) {
+	t.Parallel()
+	e := newForward(t, routed, rule.Limits{Conns: 10}, 0)
+	s := serve(e.behind, t, e.to()+":25")
+	reset := func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); c.Close() }
+	serverResets := func() {
+		s.mu.Lock()
+		for _, c := range s.conns {
+			_ = c.(*net.TCPConn).SetLinger(0)
+		}
+		s.mu.Unlock()
+		s.closeAll()
+	}
+	endings := []struct {
+		name string
+		end  func(c net.Conn)
+	}{
+		{"client closes", func(c net.Conn) { c.Close(); s.closeAll() }},
+		{"server closes", func(c net.Conn) { s.closeAll(); c.Close() }},
+		{"client resets", reset},
+		{"client resets behind data", func(c net.Conn) { _, _ = c.Write(make([]byte, 100)); reset(c) }},
+		{"server resets", func(c net.Conn) { serverResets(); c.Close() }},
+		{"server resets behind data", func(c net.Conn) { _, _ = c.Write(make([]byte, 100)); serverResets(); c.Close() }},
+		{"half-close", func(c net.Conn) {
+			_ = c.(*net.TCPConn).CloseWrite()
+			time.Sleep(20 * time.Millisecond)
+			s.closeAll()
+			c.Close()
+		}},
+	}
+	for _, tc := range endings {
+		alive := e.burst(t, "192.0.2.2", 10)
+		if open, _ := e.open(t, "192.0.2.2"); len(alive) != 10 || open != 10 {
+			t.Fatalf("before %q: %d connections, %d counted, want 10", tc.name, len(alive), open)
+		}
+		for _, c := range alive {
+			tc.end(c)
+		}
+		s.closeAll()
+		e.eventually(t, "192.0.2.2", 0)
+	}
+}
+
+// A client that vanishes, and a connection that is silent for too long, give
+// their slots back; what then speaks again does not come beyond the cap.
+func TestForwardedSilence(t *testing.T) {
+	t.Parallel()
+	e := newForward(t, routed, rule.Limits{Conns: 5}, 2*patience)
+	s := serve(e.behind, t, e.to()+":25")
+	silent := e.burst(t, "192.0.2.2", 5)
+	e.eventually(t, "192.0.2.2", 0)
+	busy := e.burst(t, "192.0.2.2", 5)
+	if len(busy) != 5 {
+		t.Fatalf("%d connections in the place of those that are silent, want 5", len(busy))
+	}
+	stop := keepBusy(busy)
+	if _, err := silent[0].Write([]byte("here again")); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	for _, c := range s.conns[:5] { // the silent ones
+		_ = c.SetReadDeadline(time.Now().Add(patience / 5))
+		if n, err := c.Read(make([]byte, 16)); err == nil {
+			t.Errorf("%d bytes of a sixth connection came through a cap of 5", n)
+		}
+	}
+	s.mu.Unlock()
+	stop()
+	e.peer.Do(func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(l)
+	})
+	e.eventually(t, "192.0.2.2", 0)
+}
+
+// keepBusy writes on connections until stop is called.
+func keepBusy(conns []net.Conn) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			for _, c := range conns {
+				_, _ = c.Write([]byte("."))
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// SYNs in an allowed source's name use up neither its slots nor its rate.
+func TestForwardedSpoofedSYNsTakeNothing(t *testing.T) {
+	t.Parallel()
+	const limit = 5
+	e := newForward(t, routed, rule.Limits{Conns: limit, Interval: time.Hour, Burst: limit + 2}, 0)
+	serve(e.behind, t, e.to()+":25")
+	var mac net.HardwareAddr
+	e.Do(func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err == nil {
+			mac = l.Attrs().HardwareAddr
+		}
+		return err
+	})
+	e.peer.Do(func() error { return spoof("eth0", 2000, e.to(), mac) })
+	if open, _ := e.open(t, "192.0.2.2"); open != 0 {
+		t.Errorf("spoofed SYNs hold %d slots", open)
+	}
+	if alive := e.burst(t, "192.0.2.2", limit); len(alive) != limit {
+		t.Errorf("%d of %d real connections came through beside spoofed SYNs", len(alive), limit)
+	}
+}
+
+// The rate is charged at the end of a handshake, exactly.
+func TestForwardedRateIsExact(t *testing.T) {
+	t.Parallel()
+	e := newForward(t, routed, rule.Limits{Interval: time.Hour, Burst: 3}, 0)
+	e.behind.Listen(e.to() + ":25")
+	if n := e.greeted("192.0.2.2", 10); n != 3 {
+		t.Errorf("%d connections came through a burst of 3", n)
+	}
+}
+
+// Connections from before the filter are counted as soon as their server says
+// something; those that come and go with no agent there, as ever.
+func TestForwardedCountSurvivesTheAgent(t *testing.T) {
+	t.Parallel()
+	e := newForward(t, routed, rule.Limits{Conns: 10}, 0)
+	s := serve(e.behind, t, e.to()+":25")
+	e.Do(func() error { return e.filter.Detach("eth0") })
+	before := e.burst(t, "192.0.2.2", 7)
+	e.attach(t)
+	s.mu.Lock()
+	for _, c := range s.conns {
+		_, _ = c.Write([]byte("250 still here\r\n"))
+	}
+	s.mu.Unlock()
+	e.eventually(t, "192.0.2.2", 7)
+	e.filter.Close()
+	during := e.burst(t, "192.0.2.2", 30)
+	if len(during) != 3 {
+		t.Errorf("%d connections came through with nobody there, want 3", len(during))
+	}
+	closeAll(before[:4])
+	e.reopen(t)
+	e.attach(t)
+	closeAll(before[4:])
+	closeAll(during)
+	s.closeAll()
+	e.eventually(t, "192.0.2.2", 0)
+}
+
+// Connections come and go in every way while agents come and go: never more
+// than the cap, and no drift at the end.
+func TestForwardedChurn(t *testing.T) {
+	t.Parallel()
+	const limit = 20
+	e := newForward(t, routed, rule.Limits{Conns: limit}, 0)
+	e.behind.Listen(e.to() + ":25")
+	stop := e.highest(t, "192.0.2.2")
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := range *churn / 8 {
+				c, err := e.peer.Dial("192.0.2.2", e.to()+":25", 200*time.Millisecond)
+				if err != nil {
+					continue
+				}
+				switch (worker + i) % 4 {
+				case 0:
+					_ = c.(*net.TCPConn).SetLinger(0)
+				case 1:
+					_ = c.(*net.TCPConn).CloseWrite()
+				case 2:
+					_, _ = io.Copy(io.Discard, c)
+				}
+				c.Close()
+			}
+		})
+	}
+	for range 3 {
+		e.filter.Close()
+		e.reopen(t)
+		e.attach(t)
+		time.Sleep(100 * time.Millisecond)
+	}
+	wg.Wait()
+	e.eventually(t, "192.0.2.2", 0)
+	most := stop()
+	if _, peak := e.open(t, "192.0.2.2"); peak == 0 || peak > limit || most > limit {
+		t.Errorf("at most %d connections at once, %d at the server; the cap is %d", peak, most, limit)
+	}
+}
+
+// The egress is watched where a port asks for it, and not a moment longer.
+func TestEgressComesAndGoes(t *testing.T) {
+	t.Parallel()
+	e := newForward(t, routed, rule.Limits{Conns: 5}, 0)
+	serve(e.behind, t, e.to()+":25")
+	if at := e.attach(t); at.Egress == "" || at.Warning != "" {
+		t.Errorf("attached: %+v; want egress watched", at)
+	}
+	e.burst(t, "192.0.2.2", 5)
+	e.setPort(t, rule.Port{}, rule.Limits{Conns: 5})
+	if at := e.attach(t); at.Egress != "" || at.Warning != "" {
+		t.Errorf("attached with no server elsewhere: %+v", at)
+	}
+	e.eventually(t, "192.0.2.2", 0) // nobody can follow them any more
+	e.setPort(t, rule.Port{Forward: true}, rule.Limits{Conns: 5})
+	e.Do(func() error {
+		on, err := e.filter.Attachments()
+		if len(on) != 1 || on[0].Egress != "" || !strings.Contains(on[0].Warning, "answers by eth0 are not seen") {
+			t.Errorf("attachments with a server elsewhere and no egress: %+v", on)
+		}
+		return err
+	})
+}
