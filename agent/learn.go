@@ -90,6 +90,13 @@ func network(source netip.Prefix) netip.Prefix {
 	return p
 }
 
+func attempts(n uint64) string {
+	if n == 1 {
+		return "1 attempt"
+	}
+	return fmt.Sprintf("%d attempts", n)
+}
+
 // propose makes entries of the rows, the most wanted first.
 func propose(rows []journal.Attempt, least uint64, p plan) []control.Proposal {
 	networks, single := map[netip.Prefix]*group{}, map[netip.Prefix]*group{}
@@ -107,7 +114,7 @@ func propose(rows []journal.Attempt, least uint64, p plan) []control.Proposal {
 			return
 		}
 		e := policy.Entry{Action: policy.Allow, Prefix: prefix, Origin: policy.Learned,
-			Note: fmt.Sprintf("learned: %d attempts up to %s", g.attempts, g.last.Format(time.DateOnly))}
+			Note: fmt.Sprintf("%s up to %s", attempts(g.attempts), g.last.Format(time.DateOnly))}
 		if len(g.ports) < len(p.ports) {
 			e.Ports = g.ports
 		}

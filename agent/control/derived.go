@@ -1,6 +1,7 @@
 package control
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/synward/synward/agent/policy"
@@ -34,6 +35,14 @@ type Derived struct {
 // DerivedList answers GET /v1/derived.
 type DerivedList struct {
 	Derived []Derived `json:"derived"`
+}
+
+// Resolved answers GET /v1/names/resolve?name=NAME: what the name stands for at
+// this moment, whether an entry is of it or not.
+type Resolved struct {
+	Name     string         `json:"name"`
+	Prefixes []netip.Prefix `json:"prefixes"`
+	Notes    []string       `json:"notes,omitempty"` // what could not be expanded
 }
 
 // AddNames is the body of POST /v1/names: entries for what the names stand for

@@ -190,6 +190,7 @@ type RelayStatus struct {
 // Explanation answers GET /v1/explain?addr=&port=: one verdict for each port.
 type Explanation struct {
 	Source   netip.Addr    `json:"source"`
+	Within   netip.Prefix  `json:"within,omitzero"` // of a name: the prefix that the source stands for
 	Verdicts []PortVerdict `json:"verdicts"`
 	Agree    bool          `json:"agree"` // the kernel does what the policy says, on every port
 }

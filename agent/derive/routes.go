@@ -30,6 +30,7 @@ func (k *Keeper) routes(h host) []control.Route {
 	return []control.Route{
 		{Pattern: "GET /v1/derived", Handler: with(k.listDerived)},
 		{Pattern: "POST /v1/derived/refresh", Handler: with(k.refreshDerived)},
+		{Pattern: "GET /v1/names/resolve", Handler: with(k.resolveName)},
 		{Pattern: "POST /v1/names", Handler: with(k.addNames)},
 		{Pattern: "POST /v1/names/remove", Handler: with(k.removeNames)},
 		{Pattern: "POST /v1/feeds", Handler: with(k.addFeed)},
@@ -54,6 +55,19 @@ func (k *Keeper) Report(st *control.Status) {
 func (k *Keeper) listDerived(r *http.Request, h host) (any, error) {
 	list, err := k.list(r.Context(), h)
 	return control.DerivedList{Derived: list}, err
+}
+
+// resolveName says what a name stands for now, by the agent's resolver.
+func (k *Keeper) resolveName(r *http.Request, _ host) (any, error) {
+	name, err := policy.ParseName(r.URL.Query().Get("name"))
+	if err != nil {
+		return nil, control.Errorf(http.StatusBadRequest, "%w", err)
+	}
+	f, err := k.get(r.Context(), named(name, policy.Entry{}), mark{})
+	if err != nil {
+		return nil, control.Errorf(http.StatusUnprocessableEntity, "%s: %w", name, err)
+	}
+	return control.Resolved{Name: name, Prefixes: f.prefixes, Notes: f.notes}, nil
 }
 
 // update is a change that the caller of a request has asked for.

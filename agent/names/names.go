@@ -35,11 +35,11 @@ func (r *Resolver) Resolve(ctx context.Context, name string) (Result, error) {
 	case err != nil:
 		return Result{}, err
 	case len(res.Prefixes) == 0 && len(res.Notes) > 0:
-		return Result{}, fmt.Errorf("%s: %w it that can be expanded: %s", name, ErrEmpty, strings.Join(res.Notes, "; "))
+		return Result{}, fmt.Errorf("%w it that can be expanded: %s", ErrEmpty, strings.Join(res.Notes, "; "))
 	case len(res.Prefixes) == 0:
-		return Result{}, fmt.Errorf("%s: %w it: no such name, or it has no address", name, ErrEmpty)
+		return Result{}, fmt.Errorf("%w it: no such name, or it has no address", ErrEmpty)
 	case len(res.Prefixes) > maxPrefixes:
-		return Result{}, fmt.Errorf("%s: %d prefixes; at most %d", name, len(res.Prefixes), maxPrefixes)
+		return Result{}, fmt.Errorf("%d prefixes; at most %d", len(res.Prefixes), maxPrefixes)
 	}
 	return res, nil
 }

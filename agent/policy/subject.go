@@ -35,9 +35,7 @@ func (s Subject) Word() string {
 // Fail is an error about the subject, which it names, with the place where it
 // stands.
 func (s Subject) Fail(err error) error {
-	if !strings.HasPrefix(err.Error(), s.Word()+":") {
-		err = fmt.Errorf("%s: %w", s.Word(), err)
-	}
+	err = fmt.Errorf("%s: %w", s.Word(), err)
 	if s.Place.File == "" {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ func explainCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:      "explain",
 		Usage:     "the verdict on a SYN from ADDR now, from the loaded kernel program itself",
-		ArgsUsage: "ADDR|NAME",
+		ArgsUsage: "ADDR|NAME|spf:DOMAIN",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "port", Usage: "on this `PORT` only (default: every protected port)"},
 			jsonFlag(),
@@ -30,16 +31,17 @@ func explainCommand(s streams) *cli.Command {
 			if err := argCount(c, 1, 1); err != nil {
 				return err
 			}
-			addrs, err := addressesOf(c.Context, c.Args().First())
+			spots, err := spotsOf(c, s, c.Args().First())
 			if err != nil {
 				return err
 			}
 			var all []control.Explanation
-			for _, addr := range addrs {
-				ans, err := explainOne(c, addr)
+			for _, p := range spots {
+				ans, err := explainOne(c, p.addr)
 				if err != nil {
 					return err
 				}
+				ans.Within = p.within
 				all = append(all, ans)
 			}
 			return showExplanations(c, s, all)
@@ -47,40 +49,100 @@ func explainCommand(s streams) *cli.Command {
 	}
 }
 
-// addressesOf is what there is to explain: the address itself, or those that
-// the system's resolver has of a host's name.
-func addressesOf(ctx context.Context, arg string) ([]string, error) {
-	switch {
-	case strings.HasPrefix(arg, policy.SPFPrefix):
-		return nil, usagef("%s: an SPF record stands for networks; explain one address, or list its entries with: synward allow list", arg)
-	case !policy.IsName(arg):
-		return []string{arg}, nil
+// spot is an address to explain; of a network that a name stands for it is one
+// from within.
+type spot struct {
+	addr   string
+	within netip.Prefix
+}
+
+// mostSpots bounds what is explained of one name.
+const mostSpots = 200
+
+// spotsOf is what there is to explain: the address itself, or for a name each
+// that the agent's resolver has of it.
+func spotsOf(c *cli.Context, s streams, arg string) ([]spot, error) {
+	if !policy.IsName(arg) {
+		return []spot{{addr: arg}}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(arg, ".")+".")
+	ans, err := resolve(c, arg)
 	if err != nil {
-		return nil, fmt.Errorf("explain %s: its addresses are not known: %w; give an address instead", arg, err)
+		return nil, fmt.Errorf("explain %w; give an address instead", err)
 	}
-	var out []string
+	for _, n := range ans.Notes {
+		fmt.Fprintf(s.err, "synward: warning: %s: %s\n", ans.Name, n)
+	}
+	var out []spot
+	for _, p := range ans.Prefixes {
+		if p.IsSingleIP() {
+			out = append(out, spot{addr: p.Addr().String()})
+			continue
+		}
+		within, err := spotsWithin(c, p)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, within...)
+	}
+	if len(out) > mostSpots {
+		fmt.Fprintf(s.err, "synward: warning: %s: %d of %d addresses are explained; give one for another\n", ans.Name, mostSpots, len(out))
+		out = out[:mostSpots]
+	}
+	return out, nil
+}
+
+// resolve asks the agent what a name stands for, by whose resolver entries are
+// made; where that has no answer for a host, this host may know it otherwise.
+func resolve(c *cli.Context, name string) (ans control.Resolved, err error) {
+	err = get(c, "/v1/names/resolve?"+url.Values{"name": {name}}.Encode(), &ans)
+	if refused := (*control.Error)(nil); !errors.As(err, &refused) || refused.Status != http.StatusUnprocessableEntity || strings.HasPrefix(name, policy.SPFPrefix) {
+		return ans, err
+	}
+	ctx, cancel := context.WithTimeout(c.Context, 5*time.Second)
+	defer cancel()
+	found, here := net.DefaultResolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(name, ".")+".")
+	if here != nil {
+		return ans, err
+	}
+	ans = control.Resolved{Name: name, Notes: []string{"its addresses are those that this host's own resolver has: the agent's has none"}}
 	for _, a := range found {
-		out = append(out, a.Unmap().String())
+		ans.Prefixes = append(ans.Prefixes, netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()))
 	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
+	ans.Prefixes = policy.Compact(ans.Prefixes)
+	return ans, nil
+}
+
+// spotsWithin are addresses of a network by which it is explained whole: its
+// first, and the first of each entry within it.
+func spotsWithin(c *cli.Context, p netip.Prefix) ([]spot, error) {
+	var ans control.Entries
+	if err := get(c, "/v1/entries?"+url.Values{"within": {p.String()}}.Encode(), &ans); err != nil {
+		return nil, err
+	}
+	out := []spot{{addr: p.Addr().String(), within: p}}
+	for _, e := range ans.Entries {
+		if at := (spot{addr: e.Prefix.Addr().String(), within: e.Prefix}); !slices.ContainsFunc(out, func(o spot) bool { return o.addr == at.addr }) {
+			out = append(out, at)
+		}
+	}
+	return out, nil
+}
+
+// get asks the agent.
+func get(c *cli.Context, path string, into any) error {
+	cl, err := client(c)
+	if err == nil {
+		_, err = cl.Do(c.Context, http.MethodGet, path, nil, into, nil)
+	}
+	return err
 }
 
 func explainOne(c *cli.Context, addr string) (ans control.Explanation, err error) {
-	cl, err := client(c)
-	if err != nil {
-		return ans, err
-	}
 	q := url.Values{"addr": {addr}}
 	if c.IsSet("port") {
 		q.Set("port", c.String("port"))
 	}
-	_, err = cl.Do(c.Context, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &ans, nil)
-	return ans, err
+	return ans, get(c, "/v1/explain?"+q.Encode(), &ans)
 }
 
 var errDisagree = errors.New("THE KERNEL DOES NOT DO WHAT THE POLICY SAYS; restart the agent, and report this as a bug with: synward explain --json")
@@ -119,7 +181,11 @@ func printExplanation(s streams, ans control.Explanation) {
 		if v.Observed {
 			observed = ", but the filter only observes: it is let pass"
 		}
-		fmt.Fprintf(s.out, "%s -> port %d: %s (%s%s)\n", ans.Source, v.Port, paint(s.out, v.Verdict), v.Reason, observed)
+		from := ans.Source.String()
+		if ans.Within.IsValid() {
+			from += " of " + ans.Within.String()
+		}
+		fmt.Fprintf(s.out, "%s -> port %d: %s (%s%s)\n", from, v.Port, paint(s.out, v.Verdict), v.Reason, observed)
 		if !v.Agree {
 			fmt.Fprintf(s.out, "  !! BY THE POLICY IT IS %s\n", v.Policy)
 		}
