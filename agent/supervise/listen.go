@@ -24,15 +24,16 @@ type Listener struct {
 const backlog = 4096
 
 // bind opens the admin socket and binds the listeners' ports, in the order in
-// which the child gets them. The ports do not listen yet.
-func bind(socket string, ls []Listener) (files []*os.File, err error) {
+// which the child gets them. The ports do not listen yet, save those that were
+// kept from an earlier agent.
+func bind(o Options) (files []*os.File, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(files)
 			files = nil
 		}
 	}()
-	admin, err := unixsock.Listen(socket, 0o600, -1)
+	admin, err := unixsock.Listen(o.Socket, 0o600, -1)
 	if err != nil {
 		return nil, err
 	}
@@ -42,14 +43,19 @@ func bind(socket string, ls []Listener) (files []*os.File, err error) {
 		return nil, fmt.Errorf("keep admin socket: %w", err)
 	}
 	files = append(files, f)
-	for _, l := range ls {
-		f, err := bindTCP(l)
-		if err != nil {
-			return files, explainBind(l, err)
+	for _, l := range o.Listeners {
+		f := kept(o.Keeper, l)
+		if f == nil {
+			if f, err = bindTCP(l); err != nil {
+				return files, explainBind(l, err)
+			}
 		}
 		files = append(files, f)
 	}
-	return files, nil
+	if o.Keeper != nil {
+		err = o.Keeper.Forget()
+	}
+	return files, err
 }
 
 // bindTCP binds one port: of every address IPv4 and IPv6 alike where the host

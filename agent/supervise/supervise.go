@@ -28,10 +28,18 @@ type Options struct {
 	Dir       string // a directory of the child's own, made 0700; empty = none
 	Grace     time.Duration
 	Stderr    *os.File // for the child's output; nil = none
+	Keeper    Keeper   // has the listeners while no agent runs; nil = nobody
 
 	// Settings gives the document that is PUT to the child.
 	Settings func(context.Context) ([]byte, error)
 	Log      *slog.Logger
+}
+
+// Keeper holds sockets over a restart of the agent, by name.
+type Keeper interface {
+	Kept(name string) *os.File // nil = none; it is the caller's from then on
+	Keep(name string, f *os.File) error
+	Forget() error // what was kept and nobody has asked for
 }
 
 // State is how the child fares.
@@ -86,7 +94,7 @@ func New(o Options) (*Supervisor, error) {
 		return nil, err
 	}
 	if s.orphan == nil {
-		if s.files, err = bind(o.Socket, o.Listeners); err != nil {
+		if s.files, err = bind(o); err != nil {
 			return nil, err
 		}
 	}
@@ -210,7 +218,7 @@ func (s *Supervisor) begin() (*process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.files == nil {
-		files, err := bind(s.o.Socket, s.o.Listeners)
+		files, err := bind(s.o)
 		if err != nil {
 			return nil, err
 		}
@@ -220,6 +228,9 @@ func (s *Supervisor) begin() (*process, error) {
 		closeAll(s.files) // bound but not listening, it only keeps the port from others
 		s.files = nil
 		return nil, err
+	}
+	if err := keep(s.o.Keeper, s.files, s.o.Listeners); err != nil {
+		s.o.Log.Warn("a restart of the agent will refuse connections for a moment", "error", err)
 	}
 	p, err := start(s.o, s.uid, s.gid, s.files)
 	if err != nil {

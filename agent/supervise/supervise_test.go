@@ -214,13 +214,22 @@ func TestRestartKeepsBacklog(t *testing.T) {
 	// Stopped, the child accepts nothing: the connection waits in the backlog,
 	// and the child is killed with it there.
 	syscall.Kill(first, syscall.SIGSTOP)
+	eventually(t, "the child is stopped", func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", first))
+		stopped := len(threads) > 0
+		for _, thread := range threads {
+			stat, _ := os.ReadFile(thread)
+			stopped = stopped && strings.Contains(string(stat), ") T ")
+		}
+		return stopped
+	})
 	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", o.Listeners[0].Port), 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	syscall.Kill(first, syscall.SIGKILL)
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
 		t.Fatalf("the connection in the backlog was lost: %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/synward/synward/agent"
+	"github.com/synward/synward/agent/fdstore"
 	"github.com/synward/synward/agent/supervise"
 	"github.com/synward/synward/relay"
 	"github.com/synward/synward/relay/account"
@@ -38,6 +39,7 @@ func relayOptions(f file, binary string) (*agent.RelayOptions, error) {
 	}
 	o := supervise.Options{
 		Command: path, User: f.Relay.User, Dir: f.Relay.Spool, Grace: relayGrace, Stderr: os.Stderr,
+		Keeper: fdstore.Open(),
 		Socket: filepath.Join(filepath.Dir(f.Control.Socket), "relay.sock"),
 	}
 	names := []string{"admin"}
