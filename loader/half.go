@@ -42,7 +42,8 @@ func (f *Filter) parts(h *half) []part {
 func (f *Filter) openHalf(index uint32) (*half, error) {
 	h := &half{index: index}
 	for _, p := range f.parts(h) {
-		err := p.outer.Lookup(index, p.inner)
+		var err error
+		*p.inner, err = f.openInner(p.outer, p.name, index)
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			h.close()
 			return nil, nil
@@ -76,11 +77,10 @@ func (f *Filter) newHalf(index uint32, rules, entries int) (*half, error) {
 	return h, nil
 }
 
-// install puts the half's maps where packets would look for them. The kernel
-// waits for a grace period with each (maybe_wait_bpf_programs, Linux 5.0).
+// install puts the half's maps where packets would look for them.
 func (f *Filter) install(h *half) error {
 	for _, p := range f.parts(h) {
-		if err := p.outer.Put(h.index, *p.inner); err != nil {
+		if err := f.putInner(p.outer, p.name, h.index, *p.inner); err != nil {
 			return fmt.Errorf("install half %d: %w", h.index, err)
 		}
 	}

@@ -23,6 +23,11 @@ func (d pinDir) ledgerDir() string         { return filepath.Join(string(d), "le
 func (d pinDir) egressDir() string         { return filepath.Join(string(d), "egress") }
 func (d pinDir) object(name string) string { return filepath.Join(d.filterDir(), name) }
 
+// inner is the pin of what an outer map holds at an index.
+func (d pinDir) inner(name string, index uint32) string {
+	return d.object(fmt.Sprintf("%s-%d", name, index))
+}
+
 func (d pinDir) loaded() bool {
 	_, err := os.Stat(d.filterDir())
 	return err == nil

@@ -91,13 +91,13 @@ func (f *Filter) putIndex(x *image) error {
 			return err
 		}
 	}
-	if err := f.putInner(f.maps.Chunks6, filterMapChunks6, b, bytesOf(x.chunks6), len(x.chunks6)); err != nil {
+	if err := f.fillInner(f.maps.Chunks6, filterMapChunks6, b, bytesOf(x.chunks6), len(x.chunks6)); err != nil {
 		return err
 	}
-	if err := f.putInner(f.maps.Pages4, filterMapPages4, b, bytesOf(x.pages4.list), len(x.pages4.list)); err != nil {
+	if err := f.fillInner(f.maps.Pages4, filterMapPages4, b, bytesOf(x.pages4.list), len(x.pages4.list)); err != nil {
 		return err
 	}
-	if err := f.putInner(f.maps.Pages6, filterMapPages6, b, bytesOf(x.pages6.list), len(x.pages6.list)); err != nil {
+	if err := f.fillInner(f.maps.Pages6, filterMapPages6, b, bytesOf(x.pages6.list), len(x.pages6.list)); err != nil {
 		return err
 	}
 	head := filterIndex{V6: flag32(x.v6), Mask6: uint32(max(1, len(x.chunks6)) - 1)}
@@ -130,11 +130,10 @@ func (f *Filter) awaitIndexReaders(b uint32) error {
 	return f.awaitPackets(h)
 }
 
-// putInner fills a map that is as large as the policy wants it. A new one is
+// fillInner fills a map that is as large as the policy wants it. A new one is
 // made where the old one is too small or four times too large.
-func (f *Filter) putInner(outer *ebpf.Map, name string, b uint32, data []byte, n int) error {
-	var inner *ebpf.Map
-	err := outer.Lookup(b, &inner)
+func (f *Filter) fillInner(outer *ebpf.Map, name string, b uint32, data []byte, n int) error {
+	inner, err := f.openInner(outer, name, b)
 	if have := 0; err == nil {
 		have = int(inner.MaxEntries())
 		if n <= have && (have <= 4096 || n > have/4) {
@@ -152,7 +151,7 @@ func (f *Filter) putInner(outer *ebpf.Map, name string, b uint32, data []byte, n
 	if err := copyTo(inner, 0, data); err != nil {
 		return err
 	}
-	if err := outer.Put(b, inner); err != nil {
+	if err := f.putInner(outer, name, b, inner); err != nil {
 		return fmt.Errorf("install the index: %w", err)
 	}
 	return nil
