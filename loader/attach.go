@@ -56,6 +56,9 @@ func (f *Filter) attachIngress(name string, mode Mode) (Attachment, error) {
 	if err != nil {
 		return Attachment{}, fmt.Errorf("attach to %s: no such interface: see `ip link` and [filter].interfaces", name)
 	}
+	if f.succeeds {
+		return Attachment{}, fmt.Errorf("attach to %s: %w", name, errNoPolicy)
+	}
 	if err := f.countHere(); err != nil {
 		return Attachment{}, err
 	}

@@ -37,12 +37,14 @@ type Options struct {
 // Filter is the loaded program with its maps and links. Its methods may be
 // called from several goroutines.
 type Filter struct {
-	dir    pinDir
-	log    *slog.Logger
-	prog   *ebpf.Program
-	ledger filterPrograms // those beside prog; none in a View
-	maps   filterMaps
-	spec   *ebpf.CollectionSpec
+	dir      pinDir
+	home     string // the directory of this filter's own pins
+	succeeds bool   // another one enforces until this has its policy
+	log      *slog.Logger
+	prog     *ebpf.Program
+	ledger   filterPrograms // those beside prog; none in a View
+	maps     filterMaps
+	spec     *ebpf.CollectionSpec
 
 	mu      sync.Mutex    // serialises Sync, Attach and Detach
 	offset  time.Duration // wall clock less CLOCK_BOOTTIME
@@ -52,8 +54,9 @@ type Filter struct {
 }
 
 // Open makes the filter, or re-opens the pinned one and brings its program up
-// to this build's. It holds the lock on the pins until Close. Errors wrap
-// ErrBusy, ErrOtherVersion or ErrUnsupported where these are the cause.
+// to this build's. Where the pinned one's maps have another layout it goes on
+// until the first Sync. Open holds the lock on the pins until Close. Errors wrap
+// ErrBusy or ErrUnsupported where these are the cause.
 func Open(o Options) (*Filter, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -79,7 +82,7 @@ func Open(o Options) (*Filter, error) {
 	}
 	f.closers = append(f.closers, unlock)
 	err = f.openOrCreate()
-	if err == nil {
+	if err == nil && !f.succeeds {
 		err = f.keepLedger()
 	}
 	if err != nil {
@@ -111,14 +114,16 @@ func newFilter(dir string, log *slog.Logger) (*Filter, error) {
 		return nil, err
 	}
 	adaptSpec(spec)
-	return &Filter{dir: pinDir(dir), log: log, spec: spec}, nil
+	return &Filter{dir: pinDir(dir), home: pinDir(dir).filterDir(), log: log, spec: spec}, nil
 }
 
 func (f *Filter) openOrCreate() error {
 	if !f.dir.loaded() {
 		return f.create()
 	}
-	if err := f.open(); err != nil {
+	if err := f.open(); errors.Is(err, ErrOtherVersion) {
+		return f.createBeside()
+	} else if err != nil {
 		return err
 	}
 	return f.upgrade()
@@ -132,10 +137,21 @@ func (f *Filter) create() error {
 	}
 	f.prog, f.ledger, f.maps = objs.Synward, objs.filterPrograms, objs.filterMaps
 	f.closers = append(f.closers, objs.Close)
+	if err := f.begin(); err != nil {
+		return err
+	}
+	if err := f.dir.stage(f.prog, f.byName()); err != nil {
+		return err
+	}
+	return f.dir.commit()
+}
+
+// begin says in a new filter's maps whose they are.
+func (f *Filter) begin() error {
 	if err := f.maps.States.Put(uint32(0), filterState{Version: abiVersion, Build: build()}); err != nil {
 		return fmt.Errorf("write the version: %w", err)
 	}
-	return f.dir.commit(f.prog, f.byName())
+	return nil
 }
 
 // open takes up what is pinned, and refuses what this build cannot read.
@@ -168,7 +184,7 @@ func (f *Filter) open() error {
 }
 
 func (f *Filter) versionError(why string) error {
-	return fmt.Errorf("open %s: %w (%s): run `synward unload` and start the agent again",
+	return fmt.Errorf("open %s: %w (%s): start this version's agent, which takes it over",
 		f.dir, ErrOtherVersion, why)
 }
 

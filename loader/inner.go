@@ -4,12 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/cilium/ebpf"
 )
 
 // The maps within maps are pinned as well, each beside the one that holds it: to
 // open one by its id takes CAP_SYS_ADMIN, which the agent does without.
+
+func (f *Filter) innerPin(name string, index uint32) string {
+	return filepath.Join(f.home, fmt.Sprintf("%s-%d", name, index))
+}
 
 // openInner opens what an outer map holds at an index. The error wraps
 // ebpf.ErrKeyNotExist where that is nothing, or a map without a pin.
@@ -18,7 +23,7 @@ func (f *Filter) openInner(outer *ebpf.Map, name string, index uint32) (*ebpf.Ma
 	if err := outer.Lookup(index, &id); err != nil {
 		return nil, err
 	}
-	pin := f.dir.inner(name, index)
+	pin := f.innerPin(name, index)
 	for _, path := range []string{pin, pin + "-new"} { // -new: a run that died in putInner
 		m, err := ebpf.LoadPinnedMap(path, nil)
 		if errors.Is(err, os.ErrNotExist) {
@@ -40,7 +45,7 @@ func (f *Filter) openInner(outer *ebpf.Map, name string, index uint32) (*ebpf.Ma
 // putInner puts a map into an outer one. The kernel waits for a grace period with
 // it (maybe_wait_bpf_programs, Linux 5.0).
 func (f *Filter) putInner(outer *ebpf.Map, name string, index uint32, m *ebpf.Map) error {
-	pin := f.dir.inner(name, index)
+	pin := f.innerPin(name, index)
 	_ = os.Remove(pin + "-new") // a run that died here
 	if err := m.Pin(pin + "-new"); err != nil {
 		return err

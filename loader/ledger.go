@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -22,13 +21,12 @@ func (f *Filter) keepLedger() error {
 	if err := f.arm(); err != nil {
 		return err
 	}
-	missing := false
-	for name, attach := range f.ledgerLinks() {
-		lost, err := f.keepLedgerLink(name, attach)
-		if err != nil {
-			return err
-		}
-		missing = missing || lost
+	missing, err := f.attachLedger()
+	if err != nil {
+		return errors.Join(err, f.dropLedger())
+	}
+	if err := f.settleLedger(); err != nil {
+		return err
 	}
 	if missing {
 		return f.forgetCounts()
@@ -71,25 +69,48 @@ func (f *Filter) ledgerLinks() map[string]func() (link.Link, error) {
 	return links
 }
 
-// keepLedgerLink attaches this build's program, then lets go of the one that
-// was pinned: an account opens and closes once, whoever tells of it.
-func (f *Filter) keepLedgerLink(name string, attach func() (link.Link, error)) (lost bool, err error) {
-	pin := filepath.Join(f.dir.ledgerDir(), name)
-	_, statErr := os.Stat(pin)
-	l, err := attach()
-	if err != nil {
-		return false, fmt.Errorf("attach the ledger's program %s: %w", name, err)
+// attachLedger attaches this build's programs beside those that are pinned, and
+// says whether any of these was missing: an account opens and closes once,
+// whoever tells of it.
+func (f *Filter) attachLedger() (missing bool, err error) {
+	for name, attach := range f.ledgerLinks() {
+		pin := f.dir.ledgerPin(name)
+		if _, err := os.Stat(pin); err != nil {
+			missing = true
+		}
+		l, err := attach()
+		if err != nil {
+			return missing, fmt.Errorf("attach the ledger's program %s: %w", name, err)
+		}
+		_ = os.Remove(pin + "-new") // a run that died here
+		err = l.Pin(pin + "-new")
+		l.Close()
+		if err != nil {
+			return missing, fmt.Errorf("pin the ledger's program %s: %w", name, err)
+		}
 	}
-	defer l.Close()
-	next := pin + "-new"
-	_ = os.Remove(next) // a run that died here
-	if err := l.Pin(next); err != nil {
-		return false, fmt.Errorf("pin the ledger's program %s: %w", name, err)
+	return missing, nil
+}
+
+// settleLedger lets go of the programs that were there before attachLedger.
+func (f *Filter) settleLedger() error {
+	for name := range f.ledgerLinks() {
+		if err := os.Rename(f.dir.ledgerPin(name)+"-new", f.dir.ledgerPin(name)); err != nil {
+			return fmt.Errorf("pin the ledger's program %s: %w", name, err)
+		}
 	}
-	if err := os.Rename(next, pin); err != nil {
-		return false, fmt.Errorf("pin the ledger's program %s: %w", name, err)
+	return nil
+}
+
+// dropLedger takes back what attachLedger did.
+func (f *Filter) dropLedger() error {
+	var errs []error
+	for name := range f.ledgerLinks() {
+		if err := os.Remove(f.dir.ledgerPin(name) + "-new"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("take the ledger's program %s off: %w", name, err))
+		}
 	}
-	return statErr != nil, nil
+	return errors.Join(errs...)
 }
 
 // forgetCounts starts a new epoch: what sockets hold of the old one is void.

@@ -17,16 +17,13 @@ const programPin = "program"
 // pinDir is the directory on bpffs that holds the filter.
 type pinDir string
 
-func (d pinDir) filterDir() string         { return filepath.Join(string(d), "filter") }
-func (d pinDir) linkDir() string           { return filepath.Join(string(d), "links") }
-func (d pinDir) ledgerDir() string         { return filepath.Join(string(d), "ledger") }
-func (d pinDir) egressDir() string         { return filepath.Join(string(d), "egress") }
-func (d pinDir) object(name string) string { return filepath.Join(d.filterDir(), name) }
-
-// inner is the pin of what an outer map holds at an index.
-func (d pinDir) inner(name string, index uint32) string {
-	return d.object(fmt.Sprintf("%s-%d", name, index))
-}
+func (d pinDir) filterDir() string            { return filepath.Join(string(d), "filter") }
+func (d pinDir) linkDir() string              { return filepath.Join(string(d), "links") }
+func (d pinDir) ledgerDir() string            { return filepath.Join(string(d), "ledger") }
+func (d pinDir) egressDir() string            { return filepath.Join(string(d), "egress") }
+func (d pinDir) stagingDir() string           { return d.filterDir() + "-new" }
+func (d pinDir) ledgerPin(name string) string { return filepath.Join(d.ledgerDir(), name) }
+func (d pinDir) object(name string) string    { return filepath.Join(d.filterDir(), name) }
 
 func (d pinDir) loaded() bool {
 	_, err := os.Stat(d.filterDir())
@@ -70,10 +67,10 @@ func (d pinDir) ensure() error {
 	return nil
 }
 
-// commit pins everything under another name, then renames: the filter is there
-// whole or not at all.
-func (d pinDir) commit(prog *ebpf.Program, maps map[string]*ebpf.Map) error {
-	staging := d.filterDir() + "-new"
+// stage pins everything under another name, for commit or exchange to rename: the
+// filter is there whole or not at all.
+func (d pinDir) stage(prog *ebpf.Program, maps map[string]*ebpf.Map) error {
+	staging := d.stagingDir()
 	if err := os.RemoveAll(staging); err != nil { // a run that died here
 		return fmt.Errorf("clear %s: %w", staging, err)
 	}
@@ -86,11 +83,16 @@ func (d pinDir) commit(prog *ebpf.Program, maps map[string]*ebpf.Map) error {
 			err = m.Pin(filepath.Join(staging, name))
 		}
 	}
-	if err == nil {
-		err = os.Rename(staging, d.filterDir())
-	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("pin the filter: %w", err), os.RemoveAll(staging))
+	}
+	return nil
+}
+
+// commit makes the staged filter the pinned one, where there is none.
+func (d pinDir) commit() error {
+	if err := os.Rename(d.stagingDir(), d.filterDir()); err != nil {
+		return fmt.Errorf("pin the filter: %w", err)
 	}
 	return nil
 }
@@ -132,7 +134,7 @@ func pinsIn(dir string) ([]string, error) {
 // removeAll removes all but the locked directory itself.
 func (d pinDir) removeAll() (done bool) {
 	done = d.loaded()
-	for _, dir := range []string{d.filterDir(), d.filterDir() + "-new", d.linkDir(), d.ledgerDir(), d.egressDir()} {
+	for _, dir := range []string{d.filterDir(), d.stagingDir(), d.linkDir(), d.ledgerDir(), d.egressDir()} {
 		_ = os.RemoveAll(dir)
 	}
 	return done

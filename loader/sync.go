@@ -39,6 +39,15 @@ func (f *Filter) Replace(pol rule.Policy) (Change, error) { return f.sync(pol, t
 func (f *Filter) sync(pol rule.Policy, whole bool) (Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	ch, err := f.fill(pol, whole)
+	if err == nil && f.succeeds {
+		err = f.takeOver()
+	}
+	return ch, err
+}
+
+// fill writes the policy to this filter's maps.
+func (f *Filter) fill(pol rule.Policy, whole bool) (Change, error) {
 	if len(pol.Ports) > rule.MaxPorts {
 		return Change{}, fmt.Errorf("%d ports: there is room for %d", len(pol.Ports), rule.MaxPorts)
 	}

@@ -19,8 +19,9 @@ import (
 )
 
 // openOlder makes a filter whose program differs from this build's, as an
-// older version's would, with maps of the same layout.
-func openOlder(t *testing.T, dir string) *Filter {
+// older version's would, with maps of the same layout, or after what changes it
+// of another.
+func openOlder(t *testing.T, dir string, change ...func(*Filter)) *Filter {
 	t.Helper()
 	f, err := newFilter(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -31,6 +32,9 @@ func openOlder(t *testing.T, dir string) *Filter {
 		t.Fatal(err)
 	}
 	f.closers = append(f.closers, unlock)
+	for _, fn := range change {
+		fn(f)
+	}
 	prog := f.spec.Programs[filterProgSynward]
 	head := asm.Mov.Imm(asm.R0, 0).WithMetadata(prog.Instructions[0].Metadata)
 	prog.Instructions[0].Metadata = asm.Metadata{}
@@ -43,6 +47,7 @@ func openOlder(t *testing.T, dir string) *Filter {
 		t.Fatal(err)
 	}
 	st.Build++ // another object's
+	st.Version -= uint32(len(change))
 	if err := f.maps.States.Put(uint32(0), st); err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +139,136 @@ func TestFailedUpgradeLeavesTheOldOne(t *testing.T) {
 	}
 	defer f.Close()
 	edge.Do(func() error {
+		if got := attachedProgram(t, "eth0"); got == uint32(id) {
+			t.Error("the old program is still attached after the second try")
+		}
+		return nil
+	})
+}
+
+// otherLayout makes the maps an older version's.
+func otherLayout(f *Filter) { f.spec.Maps[filterMapMeters].MaxEntries /= 2 }
+
+func testPolicy(allow string) rule.Policy {
+	return rule.Policy{
+		Ports: []rule.Port{{Number: 25, Default: rule.Drop}}, IPv6Prefix: 64,
+		Entries: slices.Values([]rule.Entry{{ID: 100, Verdict: rule.Pass, Limits: rule.Limits{Conns: 5}}}),
+		Rules:   slices.Values([]rule.Rule{{Prefix: netip.MustParsePrefix(allow), Steps: []rule.Step{{Ports: [rule.MaxPorts]uint64{100}}}}}),
+	}
+}
+
+// Where the maps have another layout, the new filter takes over once it has the
+// policy: no stranger comes through, an open connection goes on and counts, and
+// so do the counters.
+func TestLayoutUpgradeUnderTraffic(t *testing.T) {
+	edge, peer, partner := lab.NewHost(t, "edge"), lab.NewHost(t, "peer"), lab.NewHost(t, "partner")
+	lab.Connect(edge, "eth0", peer, "eth0")
+	lab.Connect(edge, "eth1", partner, "eth0")
+	edge.Address("eth0", "192.0.2.1/24")
+	edge.Address("eth1", "198.51.100.1/24")
+	peer.Address("eth0", "192.0.2.3/24")
+	partner.Address("eth0", "198.51.100.2/24")
+	edge.Listen("192.0.2.1:25")
+	edge.ListenRaw("198.51.100.1:25") // nobody closes what it takes
+	dir := filepath.Join(lab.BPFFS(t), "synward")
+	old := openOlder(t, dir, otherLayout)
+	if _, err := old.Sync(testPolicy("198.51.100.2/32")); err != nil {
+		t.Fatal(err)
+	}
+	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
+	edge.Do(func() error { _, err := old.Attach("eth1", Native); return err })
+	conn, err := partner.Dial("", "198.51.100.1:25", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	through := knock(ctx, peer)
+	time.Sleep(50 * time.Millisecond)
+	id := mustID(mustInfo(t, old).ID())
+	before, err := old.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.Close()
+	var f *Filter
+	edge.Do(func() error {
+		if f, err = Open(Options{PinDir: dir}); err != nil {
+			return err
+		}
+		if got := attachedProgram(t, "eth0"); got != uint32(id) {
+			t.Error("the new filter is in force before it has a policy")
+		}
+		if _, err := f.Attach("eth0", Native); err == nil {
+			t.Error("a filter without its policy can be attached")
+		}
+		_, err := f.Sync(testPolicy("198.51.100.2/32"))
+		return err
+	})
+	defer f.Close()
+	time.Sleep(50 * time.Millisecond) // strangers after the change, too
+	stop()
+	if n := <-through; n > 0 {
+		t.Errorf("%d strangers came through the upgrade", n)
+	}
+	edge.Do(func() error {
+		for _, name := range []string{"eth0", "eth1"} {
+			if got := attachedProgram(t, name); got == uint32(id) {
+				t.Errorf("the old program is still on %s", name)
+			}
+		}
+		return nil
+	})
+	sources, err := f.Sources()
+	if err != nil || len(sources) != 1 || sources[0].Open != 1 {
+		t.Errorf("sources after the upgrade: %+v, %v: want the open connection", sources, err)
+	}
+	conn.Close()
+	if after, err := f.Counters(); err != nil || len(after) == 0 || after[0].Packets < before[0].Packets {
+		t.Errorf("counters %+v, %v; before the upgrade %+v", after, err, before)
+	}
+	if _, err := os.Stat(f.dir.stagingDir()); err == nil {
+		t.Error("the old filter's pins are still there")
+	}
+	f.Close()
+	if f, err = Open(Options{PinDir: dir}); err != nil || f.succeeds {
+		t.Fatalf("open once more: %v", err)
+	}
+	f.Close()
+}
+
+// A layout upgrade that fails leaves the old filter on every interface, and the
+// next try succeeds.
+func TestFailedLayoutUpgradeLeavesTheOldOne(t *testing.T) {
+	edge := lab.NewHost(t, "edge")
+	lab.Connect(edge, "eth0", lab.NewHost(t, "peer"), "eth0")
+	dir := filepath.Join(lab.BPFFS(t), "synward")
+	old := openOlder(t, dir, otherLayout)
+	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
+	id := mustID(mustInfo(t, old).ID())
+	broken := filepath.Join(dir, "links", "999") // a pin that is no link
+	if err := old.maps.States.Pin(broken); err != nil {
+		t.Fatal(err)
+	}
+	old.Close()
+	f, err := Open(Options{PinDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	edge.Do(func() error {
+		if _, err := f.Sync(testPolicy("198.51.100.2/32")); err == nil {
+			t.Error("the upgrade did not fail")
+		}
+		if got := attachedProgram(t, "eth0"); got != uint32(id) {
+			t.Errorf("program %d is attached after the failure, want the old one, %d", got, id)
+		}
+		if err := os.Remove(broken); err != nil {
+			return err
+		}
+		if _, err := f.Sync(testPolicy("198.51.100.2/32")); err != nil {
+			return err
+		}
 		if got := attachedProgram(t, "eth0"); got == uint32(id) {
 			t.Error("the old program is still attached after the second try")
 		}
