@@ -49,29 +49,48 @@ func TestOpenRefuses(t *testing.T) {
 		_, err = loader.Unload(f.Dir())
 		wantError(t, err, loader.ErrBusy)
 	})
-	t.Run("another version's pins", func(t *testing.T) {
-		f := open(t)
-		f.Close()
-		m, err := ebpf.LoadPinnedMap(filepath.Join(f.Dir(), "filter", "states"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer m.Close()
-		if err := m.Put(uint32(0), []uint32{99, 0, 0, 0}); err != nil {
-			t.Fatal(err)
-		}
-		_, err = loader.Open(loader.Options{PinDir: f.Dir()})
-		wantError(t, err, loader.ErrOtherVersion, "layout 99", "synward unload")
-	})
-	t.Run("a pin is gone", func(t *testing.T) {
-		f := open(t)
-		f.Close()
-		if err := os.Remove(filepath.Join(f.Dir(), "filter", "rules")); err != nil {
-			t.Fatal(err)
-		}
-		_, err := loader.Open(loader.Options{PinDir: f.Dir()})
-		wantError(t, err, loader.ErrOtherVersion, "map rules", "synward unload")
-	})
+}
+
+// What this build cannot read it says, and an agent puts its own in the place.
+func TestOtherPinsAreFollowed(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		spoil func(dir string) error
+		says  string
+	}{
+		"another layout": {func(dir string) error {
+			m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "states"), nil)
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			return m.Put(uint32(0), []uint32{99, 0, 0, 0})
+		}, "layout 99"},
+		"a pin is gone": {func(dir string) error { return os.Remove(filepath.Join(dir, "rules")) }, "map rules"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := open(t)
+			f.Close()
+			if err := c.spoil(filepath.Join(f.Dir(), "filter")); err != nil {
+				t.Fatal(err)
+			}
+			_, err := loader.View(f.Dir())
+			wantError(t, err, loader.ErrOtherVersion, c.says, "start this version's agent")
+			f, err = loader.Open(loader.Options{PinDir: f.Dir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.Sync(manyPrefixes(3)); err != nil {
+				t.Fatal(err)
+			}
+			v, err := loader.View(f.Dir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			v.Close()
+		})
+	}
 }
 
 func TestViewNeedsAFilter(t *testing.T) {

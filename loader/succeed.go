@@ -113,10 +113,10 @@ func (f *Filter) takeOver() error {
 	if _, err := f.attachLedger(); err != nil {
 		return errors.Join(err, f.dropLedger())
 	}
-	if err := f.countHere(); err != nil {
+	if err := errors.Join(f.countHere(), f.syncWatches()); err != nil {
 		return errors.Join(err, f.dropLedger())
 	}
-	if err := f.updateLinks(); err != nil {
+	if err := errors.Join(f.updateLinks(), f.updateEgresses()); err != nil {
 		return errors.Join(fmt.Errorf("put the new filter in place: %w", err), f.putBack(), f.dropLedger())
 	}
 	if err := f.dir.exchange(); err != nil {
