@@ -87,8 +87,8 @@ func (a *Agent) status(r *http.Request) (any, error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for i, on := range st.Filter.Interfaces {
-		if on.Warning == "" {
-			st.Filter.Interfaces[i].Warning = a.remarks[on.Name]
+		if text := a.remarks[on.Name]; text != "" {
+			st.Filter.Interfaces[i].Warning = text
 		}
 	}
 	for part, what := range a.problems {
@@ -107,7 +107,7 @@ func portStatus(p rule.Port) control.Port {
 	}
 	return control.Port{
 		Port: p.Number, Default: p.Default.String(), Mode: word(p.Observe, "observe", "enforce"),
-		Filter: word(p.All, "all", "syn"), Refuse: word(p.Reset, "reset", "drop"),
+		Filter: word(p.All, "all", "syn"), Refuse: word(p.Reset, "reset", "drop"), Server: word(p.Forward, "elsewhere", "local"),
 	}
 }
 
@@ -137,7 +137,7 @@ func (a *Agent) ownStatus(set *policy.Set) *control.AgentStatus {
 func FilterStatusOf(counters []loader.Counter, on []loader.Attachment) control.FilterStatus {
 	st := control.FilterStatus{Loaded: true, Interfaces: []control.Interface{}, Counters: []control.Counter{}}
 	for _, at := range on {
-		st.Interfaces = append(st.Interfaces, control.Interface{Name: at.Interface, Mode: at.Mode, Warning: at.Warning})
+		st.Interfaces = append(st.Interfaces, control.Interface{Name: at.Interface, Mode: at.Mode, Egress: at.Egress, Warning: at.Warning})
 	}
 	for _, c := range counters {
 		st.Counters = append(st.Counters, control.Counter{Port: c.Port, Reason: c.Reason.String(), Verdict: c.Verdict.String(), Observed: c.Observed, Packets: c.Packets})

@@ -111,7 +111,7 @@ func (a *Agent) remark(name, text string) {
 
 func (a *Agent) logAttached(at loader.Attachment) {
 	if at.Warning != "" {
-		a.log.Warn("attached, slower than could be", "interface", at.Interface, "mode", at.Mode, "why", at.Warning)
+		a.log.Warn("attached, but not as it should be", "interface", at.Interface, "mode", at.Mode, "why", at.Warning)
 		return
 	}
 	a.log.Info("attached", "interface", at.Interface, "mode", at.Mode)

@@ -122,14 +122,21 @@ static __always_inline void free_slot(const struct source *s, __u32 epoch)
 		release(s);
 }
 
-/* A RST ends a connection only at the very number that the server waits for
- * (RFC 5961 3.2): what it has acknowledged, or the end of what passed here. */
+/* Does a client's RST end the connection for its server? At the very number that
+ * it waits for (RFC 5961 3.2): what it has acknowledged, or the end of what passed
+ * here; and at that of the client's FIN, which Linux takes, too (tcp_reset_check). */
+static __always_inline bool is_reset(const struct passage *c, const struct segment *g)
+{
+	return g->seq == c->server_ack || g->seq == c->client_next ||
+	       (LOAD(c->flags) & PASSAGE_CLIENT_FIN && g->seq + 1 == c->client_fin);
+}
+
 static __always_inline void note_client(struct passage *c, const struct segment *g)
 {
 	if (!is_near(g->seq, c->client_next))
 		return;
 	if (g->rst) {
-		if (g->seq == c->server_ack || g->seq == c->client_next)
+		if (is_reset(c, g))
 			end_passage(c);
 		return;
 	}

@@ -17,6 +17,8 @@
 //	DIR/filter/          the program and every map; made under another name
 //	                     and renamed, so it is there whole or not at all
 //	DIR/links/IFINDEX    one pinned link an interface
+//	DIR/egress/IFINDEX   the same for its egress, where a server is elsewhere:
+//	                     the TCX link, or the program where clsact runs it
 //
 // Two halves of every policy map exist. Small changes go into the half that is
 // in force, one entry at a time, additions first; larger ones are built in the

@@ -39,7 +39,7 @@ func (f *Filter) keepEgress(a *Attachment) error {
 		return f.dropEgress(a.Index)
 	}
 	if a.Egress, err = f.watchEgress(a.Index); err != nil {
-		f.warnUnseen(a, cfg, err)
+		warnUnseen(a, cfg, err)
 	}
 	return f.syncWatches()
 }
@@ -56,11 +56,10 @@ func forwardedPort(cfg filterConfig) uint16 {
 	return 0
 }
 
-func (f *Filter) warnUnseen(a *Attachment, cfg filterConfig, why error) {
+func warnUnseen(a *Attachment, cfg filterConfig, why error) {
 	text := fmt.Sprintf("the server of port %d is elsewhere, and its answers by %s are not seen: connections are not counted, and SYNs use up the rate", forwardedPort(cfg), a.Interface)
 	if why != nil {
 		text += fmt.Sprintf(" (%v)", why)
-		f.log.Warn(text, "interface", a.Interface)
 	}
 	if a.Warning != "" {
 		text = a.Warning + "; " + text
@@ -170,7 +169,7 @@ func hasClsact(index int) bool {
 func (f *Filter) inspectEgress(a *Attachment) {
 	a.Egress = egressOf(f.egressPin(a.Index), a.Index)
 	if _, cfg, err := f.inForce(); err == nil && forwards(cfg) && a.Egress == "" {
-		f.warnUnseen(a, cfg, nil)
+		warnUnseen(a, cfg, nil)
 	}
 }
 

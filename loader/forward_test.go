@@ -1,8 +1,11 @@
 package loader_test
 
 import (
+	"encoding/binary"
+	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -10,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/synward/synward/loader"
 	"github.com/synward/synward/loader/rule"
@@ -182,6 +186,74 @@ func TestForwardedSlotsComeBack(t *testing.T) {
 	}
 }
 
+// A RST with the number of the client's FIN ends the connection for Linux
+// (tcp_reset_check): so it does here. A client that has closed sends it when data
+// comes that crossed its FIN.
+func TestForwardedResetAtTheFIN(t *testing.T) {
+	t.Parallel()
+	e := newForward(t, routed, rule.Limits{Conns: 2}, 0)
+	serve(e.behind, t, e.to()+":25")
+	c := e.burst(t, "192.0.2.2", 1)[0].(*net.TCPConn)
+	seq, err := nextSequence(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond) // it is acknowledged
+	frame := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
+	copy(frame, e.hardware(t, "eth0"))
+	copy(frame[30:34], netip.MustParseAddr(e.to()).AsSlice())
+	binary.BigEndian.PutUint16(frame[34:], c.LocalAddr().(*net.TCPAddr).AddrPort().Port())
+	binary.BigEndian.PutUint32(frame[38:], seq)
+	frame[47] = 0x04 // RST
+	checksum(frame)
+	e.peer.Do(func() error { return sendFrames("eth0", 1, func(int) []byte { return frame }) })
+	e.eventually(t, "192.0.2.2", 0)
+	if n := e.sockets(t, "192.0.2.2"); n != 0 {
+		t.Errorf("the server still has %d sockets", n)
+	}
+}
+
+// nextSequence is the number of the next byte that a connection sends.
+func nextSequence(c *net.TCPConn) (seq uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	const off = -1 // TCP_REPAIR_OFF_NO_WP: without a window probe
+	var inner error
+	err = raw.Control(func(fd uintptr) {
+		set := func(option, value int) {
+			if inner == nil {
+				inner = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, option, value)
+			}
+		}
+		set(unix.TCP_REPAIR, 1)
+		set(unix.TCP_REPAIR_QUEUE, 2) // TCP_SEND_QUEUE
+		if inner == nil {
+			var v int
+			v, inner = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
+			seq = uint32(v)
+		}
+		set(unix.TCP_REPAIR, off)
+	})
+	return seq, errors.Join(err, inner)
+}
+
+func (e *edge) hardware(t *testing.T, name string) (mac net.HardwareAddr) {
+	t.Helper()
+	e.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err == nil {
+			mac = l.Attrs().HardwareAddr
+		}
+		return err
+	})
+	return mac
+}
+
 // A client that vanishes, and a connection that is silent for too long, give
 // their slots back; what then speaks again does not come beyond the cap.
 func TestForwardedSilence(t *testing.T) {
@@ -242,14 +314,7 @@ func TestForwardedSpoofedSYNsTakeNothing(t *testing.T) {
 	const limit = 5
 	e := newForward(t, routed, rule.Limits{Conns: limit, Interval: time.Hour, Burst: limit + 2}, 0)
 	serve(e.behind, t, e.to()+":25")
-	var mac net.HardwareAddr
-	e.Do(func() error {
-		l, err := netlink.LinkByName("eth0")
-		if err == nil {
-			mac = l.Attrs().HardwareAddr
-		}
-		return err
-	})
+	mac := e.hardware(t, "eth0")
 	e.peer.Do(func() error { return spoof("eth0", 2000, e.to(), mac) })
 	if open, _ := e.open(t, "192.0.2.2"); open != 0 {
 		t.Errorf("spoofed SYNs hold %d slots", open)

@@ -179,6 +179,21 @@ func closeAll(conns []net.Conn) {
 // spoof sends SYNs from 192.0.2.2 that no socket stands behind. Without a MAC
 // address they are broadcast, which every host takes in but none forwards.
 func spoof(ifname string, n int, dst string, mac net.HardwareAddr) error {
+	frame := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
+	for i := range 6 {
+		frame[i] = 0xff
+	}
+	copy(frame, mac)
+	copy(frame[30:34], netip.MustParseAddr(dst).AsSlice())
+	return sendFrames(ifname, n, func(i int) []byte {
+		frame[34], frame[35] = byte(i>>8)|0x80, byte(i)
+		checksum(frame)
+		return frame
+	})
+}
+
+// sendFrames sends n frames by an interface, past the host's stack.
+func sendFrames(ifname string, n int, frame func(i int) []byte) error {
 	ifc, err := net.InterfaceByName(ifname)
 	if err != nil {
 		return err
@@ -188,16 +203,8 @@ func spoof(ifname string, n int, dst string, mac net.HardwareAddr) error {
 		return err
 	}
 	defer unix.Close(fd)
-	frame := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
-	for i := range 6 {
-		frame[i] = 0xff
-	}
-	copy(frame, mac)
-	copy(frame[30:34], netip.MustParseAddr(dst).AsSlice())
 	for i := range n {
-		frame[34], frame[35] = byte(i>>8)|0x80, byte(i)
-		checksum(frame)
-		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifc.Index}); err != nil && !errors.Is(err, syscall.ENOBUFS) {
+		if err := unix.Sendto(fd, frame(i), 0, &unix.SockaddrLinklayer{Ifindex: ifc.Index}); err != nil && !errors.Is(err, syscall.ENOBUFS) {
 			return err
 		}
 	}

@@ -120,7 +120,8 @@ type Entries struct {
 // Interface is one that the filter is on, or ought to be.
 type Interface struct {
 	Name    string      `json:"name"`
-	Mode    loader.Mode `json:"mode,omitempty"` // native or generic; empty = not attached
+	Mode    loader.Mode `json:"mode,omitempty"`   // native or generic; empty = not attached
+	Egress  string      `json:"egress,omitempty"` // how what leaves by it is watched: tcx or clsact; empty = it is not
 	Warning string      `json:"warning,omitempty"`
 }
 
@@ -174,6 +175,7 @@ type Port struct {
 	Mode    string `json:"mode,omitempty"`   // enforce or observe
 	Filter  string `json:"filter,omitempty"` // syn or all
 	Refuse  string `json:"refuse,omitempty"` // drop or reset
+	Server  string `json:"server,omitempty"` // local or elsewhere
 }
 
 // RelayStatus is how the relay's process fares, and what it says itself.

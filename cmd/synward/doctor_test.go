@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/relay"
 )
 
@@ -155,4 +156,21 @@ func makeCert(t *testing.T, name string, end time.Time) []byte {
 		t.Fatal(err)
 	}
 	return der
+}
+
+func TestDoctorOnEgress(t *testing.T) {
+	for server, want := range map[string]map[string]string{
+		"elsewhere": {"eth0 egress": gradeOK, "eth1 egress": gradeWarn, "eth2 egress": "none"},
+		"local":     {"eth0 egress": "none", "eth1 egress": "none", "eth2 egress": "none"},
+	} {
+		findings := examineEgress(t.Context(), &patient{status: &control.Status{Filter: control.FilterStatus{
+			Ports:      []control.Port{{Port: 25, Server: server}},
+			Interfaces: []control.Interface{{Name: "eth0", Mode: "native", Egress: "tcx"}, {Name: "eth1", Mode: "native"}, {Name: "eth2"}},
+		}}})
+		for check, grade := range want {
+			if got := gradeOf(findings, check); got != grade {
+				t.Errorf("server %s, %s: %s, want %s", server, check, got, grade)
+			}
+		}
+	}
 }

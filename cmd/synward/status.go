@@ -78,6 +78,8 @@ func printStatus(s streams, st control.Status, now time.Time) error {
 		text := i.Name + " (" + string(i.Mode) + ")"
 		if i.Mode == "" {
 			text = i.Name
+		} else if i.Egress != "" {
+			text = fmt.Sprintf("%s (%s, egress %s)", i.Name, i.Mode, i.Egress)
 		}
 		if i.Warning != "" {
 			text += ": " + i.Warning
@@ -126,7 +128,7 @@ func portLine(p control.Port) string {
 	for _, more := range []struct {
 		set  bool
 		text string
-	}{{p.Mode == "observe", "observed only"}, {p.Filter == "all", "every segment"}, {p.Refuse == "reset", "refuses with a reset"}} {
+	}{{p.Mode == "observe", "observed only"}, {p.Filter == "all", "every segment"}, {p.Refuse == "reset", "refuses with a reset"}, {p.Server == "elsewhere", "server elsewhere"}} {
 		if more.set {
 			text += ", " + more.text
 		}

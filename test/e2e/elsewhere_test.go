@@ -41,7 +41,7 @@ func TestServerElsewhere(t *testing.T) {
 	if !full() {
 		t.Error("three connections to the container, and the cap of three is not reached")
 	}
-	if out := must(t, s, "status"); !strings.Contains(out, "eth0") || strings.Contains(out, "not seen") {
+	if out := must(t, s, "status"); !strings.Contains(out, "eth0 (native, egress ") || strings.Contains(out, "not seen") {
 		t.Errorf("status with egress watched: %s", out)
 	}
 	_ = s.EndAgent(syscall.SIGKILL)
