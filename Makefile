@@ -28,7 +28,7 @@ bench: ## the filter beside nftables and iptables, under a flood (root; ARGS="-q
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./test/bench
 	$(SUDO) test/bench/run.sh $(ARGS)
 
-bench-relay: ## the relay beside Postfix: rates, CPU, latency, memory (root; ARGS="-rounds 1")
+bench-relay: ## the relay beside Postfix and OpenSMTPD: rates, CPU, latency, memory (root; ARGS="-rounds 1")
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./cmd/synward-relay ./test/benchrelay
 	$(SUDO) test/benchrelay/run.sh $(ARGS)
 

@@ -20,26 +20,35 @@ const (
 	password = "correct horse battery staple"
 )
 
-// client is a session that has logged in.
+// client is a session that has logged in, or is of a source that need not.
 type client struct {
 	c net.Conn
 	r *bufio.Reader
 	b bytes.Buffer
+
+	pipelining bool // the server offers it
 }
 
 func dial(ctx context.Context, addr string, roots *tls.Config) (*client, error) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second}, Config: roots}
+	var d interface {
+		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
+	} = &net.Dialer{Timeout: 30 * time.Second}
+	plain := base64.StdEncoding.EncodeToString([]byte("\x00" + login + "\x00" + password))
+	hello := [][2]string{{"EHLO load.bench.example", "250"}}
+	if roots != nil {
+		d = &tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second}, Config: roots}
+		hello = append(hello, [2]string{"AUTH PLAIN " + plain, "235"})
+	}
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	cl := &client{c: c, r: bufio.NewReaderSize(c, 2<<10)}
 	c.SetDeadline(time.Now().Add(time.Minute))
-	plain := base64.StdEncoding.EncodeToString([]byte("\x00" + login + "\x00" + password))
 	if err := cl.want("220"); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	for _, l := range [][2]string{{"EHLO load.bench.example", "250"}, {"AUTH PLAIN " + plain, "235"}} {
+	for _, l := range hello {
 		if _, err = c.Write([]byte(l[0] + "\r\n")); err == nil {
 			err = cl.want(l[1])
 		}
@@ -60,6 +69,7 @@ func (c *client) want(code string) error {
 		if !bytes.HasPrefix(line, []byte(code)) || len(line) < 4 {
 			return fmt.Errorf("want %s, got %q", code, line)
 		}
+		c.pipelining = c.pipelining || bytes.HasPrefix(line[4:], []byte("PIPELINING"))
 		if line[3] != '-' {
 			return nil
 		}
@@ -71,6 +81,7 @@ var envelope = []string{"MAIL FROM:<" + login + ">\r\n", "RCPT TO:<bob@sink.exam
 // send sends one message and returns how long its final 250 took.
 func (c *client) send(number int64, body []byte, pipeline bool) (time.Duration, error) {
 	c.c.SetDeadline(time.Now().Add(time.Minute))
+	pipeline = pipeline && c.pipelining // OpenSMTPD 6.8 is one that does not
 	if pipeline {
 		if _, err := c.c.Write([]byte(strings.Join(envelope, ""))); err != nil {
 			return 0, err
@@ -128,12 +139,15 @@ func (r result) String() string {
 
 // load is the clients at work.
 type load struct {
-	env     *stage
-	addr    string
-	sc      scenario
-	pipe    bool
-	end     time.Time
-	sent    atomic.Int64
+	env  *stage
+	addr string
+	sc   scenario
+	pipe bool
+	end  time.Time
+	sent atomic.Int64
+
+	dialling sync.Mutex
+
 	mu      sync.Mutex
 	waits   []time.Duration
 	failure error
@@ -156,10 +170,19 @@ func (l *load) run(ctx context.Context) error {
 	return l.failure
 }
 
+// dial is dial; without TLS one after the other: OpenSMTPD's backlog is of five.
+func (l *load) dial(ctx context.Context) (*client, error) {
+	if l.sc.Plain {
+		l.dialling.Lock()
+		defer l.dialling.Unlock()
+	}
+	return dial(ctx, l.addr, l.env.tls(l.sc.Plain))
+}
+
 func (l *load) session(ctx context.Context) (waits []time.Duration, err error) {
 	body := text(l.sc.Size)
 	for time.Now().Before(l.end) {
-		c, err := dial(ctx, l.addr, l.env.clientTLS)
+		c, err := l.dial(ctx)
 		if err != nil {
 			return waits, err
 		}

@@ -12,10 +12,10 @@ const drainTime = 3 * time.Minute // for what was accepted to arrive
 // measure puts one load on one server and waits until all of it has arrived.
 func measure(ctx context.Context, o options, env *stage, s server, sc scenario) (result, error) {
 	// One message first: what is made at first use is not measured.
-	if err := warm(ctx, env, s); err != nil {
+	if err := warm(ctx, env, s, sc.Plain); err != nil {
 		return result{}, err
 	}
-	l := &load{env: env, addr: s.address(), sc: sc, pipe: o.pipeline}
+	l := &load{env: env, addr: s.address(sc.Plain), sc: sc, pipe: o.pipeline}
 	first := env.number.Load() + 1
 	before, err := cpu(s.pid())
 	if err != nil {
@@ -47,8 +47,8 @@ func measure(ctx context.Context, o options, env *stage, s server, sc scenario) 
 	}, nil
 }
 
-func warm(ctx context.Context, env *stage, s server) error {
-	c, err := dial(ctx, s.address(), env.clientTLS)
+func warm(ctx context.Context, env *stage, s server, plain bool) error {
+	c, err := dial(ctx, s.address(plain), env.tls(plain))
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func idleMemory(ctx context.Context, env *stage, s server, n int) (float64, erro
 		}
 	}()
 	for len(open) < n {
-		c, err := dial(ctx, s.address(), env.clientTLS)
+		c, err := dial(ctx, s.address(false), env.clientTLS)
 		if err != nil {
 			return 0, fmt.Errorf("session %d: %w", len(open)+1, err)
 		}

@@ -19,7 +19,8 @@ import (
 type postfix struct {
 	env   *stage
 	dir   string
-	port  int
+	port  int // TLS
+	plain int
 	cmd   *exec.Cmd
 	ended chan error
 }
@@ -32,7 +33,12 @@ func (p *postfix) name() string { return "postfix" }
 
 func (p *postfix) syncs() string { return "a file for each message, fsync of the file" }
 
-func (p *postfix) address() string { return fmt.Sprintf("127.0.0.1:%d", p.port) }
+func (p *postfix) address(plain bool) string {
+	if plain {
+		return fmt.Sprintf("127.0.0.1:%d", p.plain)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", p.port)
+}
 
 func (p *postfix) pid() int { return p.cmd.Process.Pid }
 
@@ -47,6 +53,7 @@ setgid_group = postdrop
 maillog_file = /var/tmp/none.log
 myhostname = %[2]s
 mydestination =
+mynetworks = 127.0.0.0/8
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 relayhost = [127.0.0.1]:%[3]d
@@ -66,6 +73,7 @@ local_recipient_maps =
 `
 
 const masterCF = `127.0.0.1:%d inet n - n - - smtpd -o smtpd_tls_wrappermode=yes
+127.0.0.1:%d inet n - n - - smtpd -o smtpd_tls_security_level=none -o smtpd_sasl_auth_enable=no -o smtpd_relay_restrictions=permit_mynetworks,reject
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -109,12 +117,15 @@ func (p *postfix) start(ctx context.Context) error {
 	}
 	p.ended = make(chan error, 1)
 	go func() { p.ended <- p.cmd.Wait() }()
-	return answers(p.address(), p.ended)
+	return answers(p.address(false), p.ended)
 }
 
 // configure writes all that the instance needs.
 func (p *postfix) configure(ctx context.Context) (err error) {
 	if p.port, err = freePort(); err != nil {
+		return err
+	}
+	if p.plain, err = freePort(); err != nil {
 		return err
 	}
 	for _, d := range []string{"conf/sasl", "queue", "data"} {
@@ -133,7 +144,7 @@ func (p *postfix) configure(ctx context.Context) (err error) {
 	conf = strings.Replace(conf, "/var/tmp/none.log", filepath.Join(p.dir, "log"), 1)
 	conf += "maillog_file_prefixes = " + p.dir + "\n"
 	for name, text := range map[string]string{
-		"conf/main.cf": conf, "conf/master.cf": fmt.Sprintf(masterCF, p.port), "conf/sasl/smtpd.conf": fmt.Sprintf(saslConf, p.dir),
+		"conf/main.cf": conf, "conf/master.cf": fmt.Sprintf(masterCF, p.port, p.plain), "conf/sasl/smtpd.conf": fmt.Sprintf(saslConf, p.dir),
 	} {
 		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(text), 0o644); err != nil {
 			return err

@@ -64,6 +64,14 @@ func newStage(dir string) (*stage, error) {
 	return e, err
 }
 
+// tls is what a client of ours uses; nil: none.
+func (e *stage) tls(plain bool) *tls.Config {
+	if plain {
+		return nil
+	}
+	return e.clientTLS
+}
+
 // freePort is one that nobody listens on now.
 func freePort() (int, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

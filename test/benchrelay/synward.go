@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,7 +26,8 @@ type synward struct {
 	env    *stage
 	dir    string
 	binary string
-	addr   string
+	addr   string // TLS
+	plain  string
 	cmd    *exec.Cmd
 	ended  chan error
 	log    *os.File
@@ -39,8 +41,13 @@ func (s *synward) name() string { return "synward" }
 func (s *synward) syncs() string {
 	return "one log for all messages, fdatasync shared by those that wait"
 }
-func (s *synward) address() string { return s.addr }
-func (s *synward) pid() int        { return s.cmd.Process.Pid }
+func (s *synward) address(plain bool) string {
+	if plain {
+		return s.plain
+	}
+	return s.addr
+}
+func (s *synward) pid() int { return s.cmd.Process.Pid }
 
 const nobody = 65534
 
@@ -61,12 +68,16 @@ func (s *synward) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.addr = front.Addr().String()
+	bare, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s.addr, s.plain = front.Addr().String(), bare.Addr().String()
 	if s.log, err = os.Create(filepath.Join(s.dir, "log")); err != nil {
 		return err
 	}
 	s.cmd = exec.Command(s.binary)
-	for _, l := range []interface{ File() (*os.File, error) }{admin.(*net.UnixListener), front.(*net.TCPListener)} {
+	for _, l := range []interface{ File() (*os.File, error) }{admin.(*net.UnixListener), front.(*net.TCPListener), bare.(*net.TCPListener)} {
 		f, err := l.File()
 		if err != nil {
 			return err
@@ -74,7 +85,7 @@ func (s *synward) start(ctx context.Context) error {
 		defer f.Close()
 		s.cmd.ExtraFiles = append(s.cmd.ExtraFiles, f)
 	}
-	s.cmd.Env = append([]string{"SYNWARD_LISTENERS=admin,465/implicit", "SYNWARD_SPOOL=" + spool}, os.Environ()...)
+	s.cmd.Env = append([]string{"SYNWARD_LISTENERS=admin,465/implicit,25/starttls", "SYNWARD_SPOOL=" + spool}, os.Environ()...)
 	s.cmd.Stderr = s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if err := s.cmd.Start(); err != nil {
@@ -83,6 +94,7 @@ func (s *synward) start(ctx context.Context) error {
 	admin.(*net.UnixListener).SetUnlinkOnClose(false)
 	admin.Close()
 	front.Close()
+	bare.Close()
 	s.ended = make(chan error, 1)
 	go func() { s.ended <- s.cmd.Wait() }()
 	return s.configure(ctx, sock)
@@ -105,6 +117,8 @@ func (s *synward) configure(ctx context.Context, sock string) error {
 		Hostname: hostname, TLS: relay.TLSSettings{CertPEM: string(cert), KeyPEM: string(key)},
 		Accounts:   []account.Account{{Name: login, Hash: hash, Senders: []string{login}, Created: time.Now(), Quota: quotas()}},
 		Smarthosts: []relay.Smarthost{{Host: "127.0.0.1", Port: uint16(s.env.sink.port()), TLS: relay.TLSNone}},
+		Peers:      []relay.Peer{{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Name: "bench"}},
+		Quota:      relay.QuotaConfig{Source: *quotas()},
 		Limits:     relay.Limits{Sessions: 20000, SessionsPerSource: 20000},
 	})
 	if err != nil {
