@@ -62,8 +62,7 @@ func (a *Agent) commit(ctx context.Context, in intent, e *edit, was *policy.Set,
 	if err != nil {
 		return err
 	}
-	do, undo := e.batch()
-	if _, err := a.store.Commit(ctx, do); err != nil {
+	if _, err := a.store.Commit(ctx, e.batch()); err != nil {
 		return fmt.Errorf("nothing changed: write the store: %w", err)
 	}
 	ch, err := a.write(was, e, p)
@@ -71,7 +70,7 @@ func (a *Agent) commit(ctx context.Context, in intent, e *edit, was *policy.Set,
 	if err != nil {
 		err = fmt.Errorf("nothing changed: write the rules: %w", err)
 		// The caller may be gone; what was begun is put back all the same.
-		if _, uerr := a.store.Commit(context.WithoutCancel(ctx), undo); uerr != nil {
+		if _, uerr := a.store.Commit(context.WithoutCancel(ctx), e.undo()); uerr != nil {
 			err = errors.Join(err, fmt.Errorf("and the store could not be put back: %w", uerr))
 		}
 		return errors.Join(err, a.resync(was, p))
@@ -232,8 +231,15 @@ func (a *Agent) removeEntries(r *http.Request) (any, error) {
 // keepExpired is how long an expired entry stays for those who ask what it was.
 const keepExpired = 30 * 24 * time.Hour
 
+// settledAfter is how long the agent runs before it removes anything for its age: a
+// host that has just booted may have a clock that is years ahead.
+const settledAfter = time.Hour
+
 // purge removes entries that expired long ago.
 func (a *Agent) purge(ctx context.Context) {
+	if a.now().Sub(a.began) < settledAfter {
+		return
+	}
 	set, _ := a.state()
 	limit := a.now().Add(-keepExpired)
 	var old []policy.Entry

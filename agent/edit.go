@@ -3,6 +3,7 @@ package agent
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -103,20 +104,30 @@ func (e *edit) empty() bool {
 	return e.changes.Empty() && len(e.docs.PutDocs)+len(e.docs.DeleteDocs) == 0
 }
 
-// batch is what the store has to do, and what undoes it.
-func (e *edit) batch() (do, undo store.Batch) {
-	do, undo = e.docs, e.undoDocs
+// batch is what the store has to do.
+func (e *edit) batch() store.Batch {
+	do := e.docs
+	do.Put = e.changes.Added[:len(e.changes.Added):len(e.changes.Added)]
+	do.Put = slices.Grow(do.Put, len(e.changes.Changed))
+	for _, c := range e.changes.Changed {
+		do.Put = append(do.Put, c.New)
+	}
+	do.Delete = make([]policy.Key, 0, len(e.changes.Removed))
+	for _, r := range e.changes.Removed {
+		do.Delete = append(do.Delete, r.Key())
+	}
+	return do
+}
+
+// undo is what undoes batch.
+func (e *edit) undo() store.Batch {
+	undo := e.undoDocs
 	for _, a := range e.changes.Added {
-		do.Put = append(do.Put, a)
 		undo.Delete = append(undo.Delete, a.Key())
 	}
 	for _, c := range e.changes.Changed {
-		do.Put = append(do.Put, c.New)
 		undo.Put = append(undo.Put, c.Old)
 	}
-	for _, r := range e.changes.Removed {
-		do.Delete = append(do.Delete, r.Key())
-		undo.Put = append(undo.Put, r)
-	}
-	return do, undo
+	undo.Put = append(undo.Put, e.changes.Removed...)
+	return undo
 }

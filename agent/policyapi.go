@@ -80,18 +80,15 @@ func (e *edit) replaceOwn(entries []policy.Entry, by string, now time.Time) {
 		}
 	})
 	// Made anew and not changed one by one: it may be a million that come or go.
-	e.set = policy.Collect(func(yield func(policy.Entry) bool) {
-		for old := range e.set.All() {
-			if (!isOwn(old) || old.Expired(now)) && !yield(old) {
-				return
-			}
+	for old := range e.set.All() {
+		if isOwn(old) && !old.Expired(now) {
+			continue
 		}
-		for entry := range wanted.All() {
-			if !yield(entry) {
-				return
-			}
+		if _, again := wanted.Get(old.Key()); !again {
+			wanted.Put(old)
 		}
-	})
+	}
+	e.set = wanted
 }
 
 // asCommand is the entry as a command would have made it.

@@ -21,7 +21,11 @@ type Effect struct {
 func EffectOf(from, to *Set, ports []rule.Port, now time.Time, changed []netip.Prefix) Effect {
 	ports = ports[:min(len(ports), rule.MaxPorts)]
 	var e Effect
-	for _, root := range outermost(sortPrefixes(changed)) {
+	roots := outermost(sortPrefixes(changed))
+	if len(roots) > to.Len()/8 { // one walk over all is less than so many
+		roots = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	}
+	for _, root := range roots {
 		e.compare(rulesWithin(from, ports, now, root), rulesWithin(to, ports, now, root))
 	}
 	return e

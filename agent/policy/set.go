@@ -33,7 +33,10 @@ func Collect(entries iter.Seq[Entry]) *Set {
 	for e := range entries {
 		items = append(items, s.item(e))
 	}
-	slices.SortStableFunc(items, func(a, b item) int { return compareItems(&a, &b) })
+	order := func(a, b item) int { return compareItems(&a, &b) }
+	if !slices.IsSortedFunc(items, order) {
+		slices.SortStableFunc(items, order)
+	}
 	run := make([]item, 0, min(full, len(items)))
 	for i := range items {
 		if i+1 < len(items) && compareItems(&items[i], &items[i+1]) == 0 {
