@@ -76,6 +76,7 @@ type kernel struct {
 	links
 	readings
 	events func(context.Context, func(loader.Event)) error
+	tails  func() ([]loader.Tail, error)
 	close  func() error
 }
 
@@ -101,7 +102,9 @@ type Agent struct {
 	tasks    []Task
 	server   *control.Server
 	relay    *supervise.Supervisor // nil = not enabled
+	keep     JournalConfig
 	journal  journals
+	tails    tails
 	events   *ring[control.Event]
 	outcomes *ring[json.RawMessage]
 	drops    *droplog.Log

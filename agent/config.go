@@ -23,6 +23,7 @@ type Config struct {
 	Control ControlConfig         `toml:"control" json:"control"`
 	Names   NamesConfig           `toml:"names" json:"names"`
 	Feeds   FeedsConfig           `toml:"feeds" json:"feeds"`
+	Journal JournalConfig         `toml:"journal" json:"journal"`
 }
 
 // FilterConfig is [filter].
@@ -79,6 +80,7 @@ func DefaultConfig() Config {
 		Control: ControlConfig{Socket: DefaultSocket, Group: DefaultGroup},
 		Names:   defaultNames(),
 		Feeds:   defaultFeeds(),
+		Journal: defaultJournal(),
 	}
 }
 
@@ -109,6 +111,7 @@ func (c Config) Validate() error {
 	add(c.Filter.validate())
 	add(c.Names.validate())
 	add(c.Feeds.validate())
+	add(c.Journal.validate())
 	_, err := c.ports()
 	add(err)
 	_, err = c.Caps.compile()

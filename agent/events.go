@@ -34,6 +34,7 @@ func (a *Agent) pumpEvents(ctx context.Context) error {
 func (a *Agent) readEvents(ctx context.Context) error {
 	names := map[int]string{}
 	return a.kernel.events(ctx, func(e loader.Event) {
+		a.tails.correct(&e)
 		a.note(control.Event{
 			Time: e.Time, Source: e.Source, Port: e.Port, Reason: e.Reason.String(), Observed: e.Observed,
 			EntryID: e.EntryID, Interface: interfaceName(names, e.Ifindex),

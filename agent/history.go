@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -22,10 +23,9 @@ const (
 	changes = "changes"
 )
 
-// How much history is kept: what operators did, what the agent did by itself
-// (feeds change every hour), and the bytes of all changes' entries.
+// How much history is kept beside what operators did: what the agent did by
+// itself (feeds change every hour), and the bytes of all changes' entries.
 const (
-	keepAsked   = 1000
 	keepOwn     = 200
 	keepChanges = 64 << 20
 )
@@ -123,14 +123,14 @@ func (a *Agent) records() []record {
 	return a.history
 }
 
-// tooOld picks from history what is beyond its bounds. The latest change stays
-// whatever its size.
-func tooOld(all []record) (drop []record) {
+// tooOld picks from history what is beyond its bounds, of operators' changes
+// more than asked. The latest change stays whatever its size.
+func tooOld(all []record, asked int) (drop []record) {
 	askedFor, byItself, size := 0, 0, 0
 	for i, r := range slices.Backward(all) {
 		n, most := &byItself, keepOwn
 		if r.UID != nil {
-			n, most = &askedFor, keepAsked
+			n, most = &askedFor, asked
 		}
 		if *n == most || size+r.Size > keepChanges && i < len(all)-1 {
 			drop = append(drop, r)
@@ -146,7 +146,7 @@ func tooOld(all []record) (drop []record) {
 func (a *Agent) trimHistory(ctx context.Context) error {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	drop := tooOld(a.records())
+	drop := tooOld(a.records(), a.keep.History)
 	if len(drop) == 0 {
 		return nil
 	}
@@ -189,7 +189,7 @@ func (a *Agent) listHistory(r *http.Request) (any, error) {
 		if err != nil || n < 0 {
 			return nil, control.Errorf(http.StatusBadRequest, "last: %q is not a number", s)
 		}
-		last = cmp.Or(n, keepAsked+keepOwn)
+		last = cmp.Or(n, math.MaxInt)
 	}
 	all := a.records()
 	by, ans := undoneBy(all), control.History{Changes: []control.Change{}}

@@ -218,20 +218,21 @@ func TestKernelRefusalLeavesNoHistoryAndNoWait(t *testing.T) {
 }
 
 func TestHistoryIsBounded(t *testing.T) {
+	const asked = 300
 	root := uint32(0)
 	var all []record
-	for i := range uint64(keepAsked + keepOwn + 1000) {
+	for i := range uint64(asked + keepOwn + 1000) {
 		r := record{Change: control.Change{ID: i + 1}, Size: 1}
 		if i%2 == 0 {
 			r.UID = &root
 		}
 		all = append(all, r)
 	}
-	if drop := tooOld(all); len(all)-len(drop) != keepAsked+keepOwn {
+	if drop := tooOld(all, asked); len(all)-len(drop) != asked+keepOwn {
 		t.Errorf("%d of %d stay", len(all)-len(drop), len(all))
 	}
 	all[len(all)-1].Size = 2 * keepChanges
-	if drop := tooOld(all); len(drop) != len(all)-1 {
+	if drop := tooOld(all, asked); len(drop) != len(all)-1 {
 		t.Errorf("beside one that fills the room %d stay, want none", len(all)-len(drop)-1)
 	}
 	a, _ := newTestAgent(t)

@@ -73,7 +73,7 @@ func newAgent(o Options) *Agent {
 		base: o.Log, log: o.Log.With("component", "agent"), version: o.Version, now: o.Now, began: o.Now(),
 		events: newRing[control.Event](keepEvents), outcomes: newRing[json.RawMessage](keepOutcomes),
 		wake: make(chan struct{}, 1), relink: make(chan struct{}, 1), problems: map[string]string{}, tasks: o.Tasks,
-		drops: droplog.New(o.Log),
+		drops: droplog.New(o.Log), keep: o.Config.Journal.or(defaultJournal()),
 	}
 }
 
@@ -110,7 +110,7 @@ func (a *Agent) openFilter(pins string) (forget func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.kernel = kernel{rules: f, links: f, readings: f, events: f.Events, close: f.Close}
+	a.kernel = kernel{rules: f, links: f, readings: f, events: f.Events, tails: f.Tails, close: f.Close}
 	return func() error {
 		err := f.Close()
 		if fresh {

@@ -15,13 +15,6 @@ import (
 	"github.com/synward/synward/loader"
 )
 
-// How much the journal holds.
-const (
-	journalDays   = 30
-	journalKinds  = 20_000   // a day, of what passed and of what did not
-	journalEvents = 32 << 20 // bytes
-)
-
 // How often the kernel is asked who has come, and the journal goes to disk.
 const (
 	readUses = 10 * time.Second
@@ -39,9 +32,9 @@ type journals struct {
 // cannot be read is said, and begins anew.
 func (a *Agent) openJournal(dir string) {
 	var err1, err2, err3 error
-	a.journal.attempts, err1 = journal.OpenAttempts(dir, journalDays, journalKinds, a.now())
+	a.journal.attempts, err1 = journal.OpenAttempts(dir, a.keep.Days, a.keep.Attempts, a.now())
 	a.journal.uses, err2 = journal.OpenUses(filepath.Join(dir, "uses.json"), a.now())
-	a.journal.log, err3 = journal.OpenLog(dir, "events", journalEvents)
+	a.journal.log, err3 = journal.OpenLog(dir, "events", a.keep.Events)
 	a.problem("journal", errors.Join(err1, err2, err3))
 }
 
@@ -57,7 +50,7 @@ func (a *Agent) watchUse(ctx context.Context) error {
 			a.problem("journal", a.saveUse())
 			return a.journal.log.Close()
 		case <-read.C:
-			a.problem("uses", a.readUse())
+			a.problem("uses", errors.Join(a.readUse(), a.tellTails()))
 		case <-save.C:
 			a.problem("journal", a.saveUse())
 		}

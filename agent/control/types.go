@@ -204,9 +204,9 @@ type PortVerdict struct {
 	Verdict  string        `json:"verdict"`            // the kernel's
 	Observed bool          `json:"observed,omitempty"` // the verdict is counted, not enforced
 	Reason   string        `json:"reason"`
-	EntryID  uint64        `json:"entry_id,omitempty"`
-	Entry    *policy.Entry `json:"entry,omitempty"` // that the kernel took
-	Policy   string        `json:"policy"`          // the verdict by the policy
+	EntryID  uint64        `json:"entry_id,omitempty,string"` // a string in JSON: it has 64 bits
+	Entry    *policy.Entry `json:"entry,omitempty"`           // that the kernel took
+	Policy   string        `json:"policy"`                    // the verdict by the policy
 	Agree    bool          `json:"agree"`
 	Chain    []Candidate   `json:"chain"` // in order of precedence
 	Caps     *Caps         `json:"caps,omitempty"`
@@ -235,8 +235,8 @@ type Event struct {
 	Source     netip.Addr `json:"source"`
 	Port       uint16     `json:"port"`
 	Reason     string     `json:"reason"`
-	Observed   bool       `json:"observed,omitempty"` // it was let pass
-	EntryID    uint64     `json:"entry_id,omitempty"`
+	Observed   bool       `json:"observed,omitempty"`        // it was let pass
+	EntryID    uint64     `json:"entry_id,omitempty,string"` // a string in JSON: it has 64 bits
 	Interface  string     `json:"interface,omitempty"`
 	Count      uint32     `json:"count"`                // attempts that it stands for
 	Suppressed uint32     `json:"suppressed,omitempty"` // records before it that the kernel's rate limit held back

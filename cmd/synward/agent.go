@@ -116,6 +116,7 @@ func reload(ctx context.Context, a *agent.Agent, was, now file, log *slog.Logger
 		"filter.pin_dir": was.Filter.PinDir == now.Filter.PinDir,
 		"store":          was.Store == now.Store,
 		"control":        was.Control == now.Control,
+		"journal":        was.Journal == now.Journal,
 		"metrics":        was.Metrics == now.Metrics,
 		"log":            was.Log == now.Log,
 		"relay.enabled":  was.Relay.Enabled == now.Relay.Enabled,
