@@ -280,7 +280,7 @@ func TestEnvelope(t *testing.T) {
 		`c: RCPT TO:<"v@evil.example> NOTIFY=NEVER"@good.example> NOTIFY=FAILURE,DELAY ORCPT=rfc822;b+40c`, "s: 250 *",
 		"c: RCPT TO:<Postmaster>", "s: 250 *", "c: DATA", "s: 354 *", "c: x", "c: .", "s: 250 *")
 	e := b.queue.all()[0].env
-	if e.From != `"a b"@example.org` || e.EnvID != "x+y" || e.Ret != "HDRS" || !e.EightBit || e.UTF8 || e.Helo != "client.example" || e.Source.String() != "127.0.0.1" {
+	if e.From != `"a b"@example.org` || e.EnvID != "x+y" || e.Ret != "HDRS" || !e.EightBit || e.UTF8 || !e.Trusted || e.Helo != "client.example" || e.Source.String() != "127.0.0.1" {
 		t.Errorf("envelope %+v", e)
 	}
 	r := e.Rcpts[0]
@@ -289,6 +289,12 @@ func TestEnvelope(t *testing.T) {
 	}
 	if e.Rcpts[1].Addr != "Postmaster@relay.example" {
 		t.Errorf("postmaster is %q", e.Rcpts[1].Addr)
+	}
+	// The header is what the flag is about; addresses speak for themselves.
+	d.steps("c: MAIL FROM:<ä@example.org> SMTPUTF8", "s: 250 *", "c: RCPT TO:<b@good.example>", "s: 250 *", "c: DATA", "s: 354 *", "c: Subject: x", "c: ", "c: ü", "c: .", "s: 250 *",
+		"c: MAIL FROM:<a@example.org> SMTPUTF8", "s: 250 *", "c: RCPT TO:<b@good.example>", "s: 250 *", "c: DATA", "s: 354 *", "c: Subject: ü", "c: .", "s: 250 *")
+	if all := b.queue.all(); all[1].env.UTF8 || !all[2].env.UTF8 {
+		t.Errorf("envelopes %+v, %+v", all[1].env, all[2].env)
 	}
 }
 

@@ -201,23 +201,16 @@ func (s *session) store(b *body) (id string, held bool, err error) {
 	msg, ascii, err := prepare(b, s.trace(), ask.account != nil || ask.peer != nil)
 	if err == nil {
 		e := s.toQueue()
-		e.UTF8, e.Hold = s.mail.utf8 && !(ascii && s.ascii()), took.held
+		// Some clients ask for SMTPUTF8 whenever it is offered. To pass that on would
+		// bounce plain mail at hops without it; who is addressed is seen there.
+		e.UTF8, e.Hold = s.mail.utf8 && !ascii, took.held
+		e.Trusted = ask.peer != nil
 		id, err = s.g.srv.queue.Add(s.g.srv.work, e, msg)
 	}
 	if err != nil {
 		s.returnQuota(took)
 	}
 	return id, took.held, err
-}
-
-// ascii says whether the envelope is. Some clients ask for SMTPUTF8 whenever it
-// is offered; to pass that on would bounce plain mail at hops without it.
-func (s *session) ascii() bool {
-	ok := s.mail.path.ascii()
-	for _, r := range s.rcpts {
-		ok = ok && r.path.ascii() && isASCII(r.opts.OriginalRecipient)
-	}
-	return ok
 }
 
 // answerError is a refusal that has its answer already.

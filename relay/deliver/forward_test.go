@@ -110,6 +110,9 @@ func TestSigns(t *testing.T) {
 	r := newRig(t, Settings{Router: SmartHosts{s.hop(Required)}, Sign: sign}, nil)
 	r.addEnvelope(from("192.0.2.1", "alice"), text)
 	r.addEnvelope(from("192.0.2.1", ""), text)
+	printer := from("192.0.2.1", "")
+	printer.Trusted = true
+	r.addEnvelope(printer, text)
 	r.empty()
 	signed := 0
 	for _, m := range s.mails() {
@@ -117,18 +120,18 @@ func TestSigns(t *testing.T) {
 			signed++
 		}
 	}
-	if signed != 1 {
-		t.Errorf("%d are signed, the user's should be and the stranger's not", signed)
+	if signed != 2 {
+		t.Errorf("%d are signed, the user's and the printer's should be and the stranger's not", signed)
 	}
 	broken.Store(true)
 	r.addEnvelope(from("192.0.2.1", "alice"), text)
 	eventually(t, "a deferral", func() bool { return len(r.outcomes(Deferred)) > 0 })
-	if len(s.mails()) != 2 {
+	if len(s.mails()) != 3 {
 		t.Error("it went out unsigned")
 	}
 	broken.Store(false)
 	r.empty()
-	if len(s.mails()) != 3 {
+	if len(s.mails()) != 4 {
 		t.Errorf("%d arrived", len(s.mails()))
 	}
 }

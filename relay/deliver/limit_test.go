@@ -2,9 +2,13 @@ package deliver
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/synward/synward/relay/queue"
 )
 
 // byDomain routes each domain to a hop of its own.
@@ -109,5 +113,54 @@ func TestNoWayToADomainIsFinal(t *testing.T) {
 	b := r.outcomes(Bounced)
 	if len(b) != 1 || b[0].Rcpt != "b@nowhere.example" || b[0].Reply != "550 5.1.2 no such domain" {
 		t.Errorf("bounced: %+v", b)
+	}
+}
+
+// TestSMTPUTF8WhereNeeded: it is asked for in the transactions that need it, and
+// at a hop without it only those suffer whose mail cannot do without.
+func TestSMTPUTF8WhereNeeded(t *testing.T) {
+	modern := newSink(t, nil)
+	old := newSink(t, func(s *sink) { s.ext = []string{"8BITMIME"} })
+	r := newRig(t, Settings{Item: Backoff{time.Hour, time.Hour}, Router: byDomain{
+		"modern.example": {modern.hop(Required)}, "old.example": {old.hop(Required)}, "example.net": {modern.hop(Required)}}}, nil)
+	to := func(utf8 bool, from string, rcpts ...string) {
+		e := queue.Envelope{From: from, UTF8: utf8}
+		for _, a := range rcpts {
+			e.Rcpts = append(e.Rcpts, queue.Recipient{Addr: a, Notify: []string{"NEVER"}})
+		}
+		r.addEnvelope(e, text)
+	}
+	to(false, "alice@example.net", "jörg@modern.example", "b@old.example") // each its own
+	to(false, "alice@example.net", "c@modern.example")
+	to(false, "alice@example.net", "jörg@old.example", "d@old.example") // one of two
+	to(true, "alice@example.net", "e@old.example")                      // its header needs it
+	to(false, "ä@example.net", "f@old.example")
+	r.empty()
+	for _, s := range []struct {
+		*sink
+		rcpts string
+	}{{modern, "jörg@modern.example+ c@modern.example"}, {old, "b@old.example d@old.example"}} {
+		var got []string
+		for _, m := range s.mails() {
+			rcpt := strings.Trim(strings.TrimPrefix(strings.Fields(m.rcpts[0])[1], "TO:"), "<>")
+			if strings.Contains(m.from, "SMTPUTF8") {
+				rcpt += "+"
+			}
+			got = append(got, rcpt)
+		}
+		slices.Sort(got)
+		want := strings.Fields(s.rcpts)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("arrived: %q, want %q", got, want)
+		}
+	}
+	for _, o := range r.outcomes(Bounced) {
+		if !strings.HasPrefix(o.Reply, "553 5.6.7 ") || strings.HasPrefix(o.Rcpt, "d@") {
+			t.Errorf("bounced: %+v", o)
+		}
+	}
+	if n := len(r.outcomes(Bounced)); n != 3 {
+		t.Errorf("%d bounced, of 3", n)
 	}
 }

@@ -30,10 +30,38 @@ var errStale = errors.New("the connection was closed while it was idle")
 // an answer, unless there is an error: then the connection is of no more use
 // and those without an answer may be tried again.
 func (c *conn) transaction(it queue.Item, rcpts []int, body io.Reader) ([]answer, error) {
-	mail, refusal := c.mailCommand(it)
+	rcpts, no := c.without8(it, rcpts)
+	mail, refusal := c.mailCommand(it, rcpts)
 	if refusal.Code != 0 {
-		return all(rcpts, refusal), nil
+		return append(no, all(rcpts, refusal)...), nil
 	}
+	if len(rcpts) == 0 {
+		return no, nil
+	}
+	done, err := c.begin(it, mail, rcpts, body)
+	return append(no, done...), err
+}
+
+// without8 takes those out who cannot be named to the next hop; the others need
+// not suffer for them.
+func (c *conn) without8(it queue.Item, rcpts []int) (left []int, no []answer) {
+	if c.has("SMTPUTF8") {
+		return rcpts, nil
+	}
+	for _, i := range rcpts {
+		if isASCII(it.Rcpts[i].Addr) {
+			left = append(left, i)
+		} else {
+			no = append(no, answer{rcpt: i, reply: noUTF8})
+		}
+	}
+	return left, no
+}
+
+var noUTF8 = ours(553, "5.6.7", "the next hop does not take internationalized mail (SMTPUTF8)")
+
+// begin is the part of a transaction from MAIL on.
+func (c *conn) begin(it queue.Item, mail string, rcpts []int, body io.Reader) ([]answer, error) {
 	if err := c.introduce(senderOf(it)); err != nil {
 		return nil, err
 	}
@@ -205,7 +233,7 @@ func (d *dialogue) abandon() error {
 }
 
 // mailCommand makes the MAIL line, or the refusal that the next hop would owe.
-func (c *conn) mailCommand(it queue.Item) (string, Reply) {
+func (c *conn) mailCommand(it queue.Item, rcpts []int) (string, Reply) {
 	if limit := c.maxSize(); limit > 0 && it.Size > limit {
 		return "", ours(552, "5.3.4", fmt.Sprintf("message of %d octets is larger than the %d that the next hop takes", it.Size, limit))
 	}
@@ -217,15 +245,16 @@ func (c *conn) mailCommand(it queue.Item) (string, Reply) {
 	if it.EightBit && c.has("8BITMIME") {
 		b.WriteString(" BODY=8BITMIME")
 	}
-	utf8 := !isASCII(it.From)
-	for _, i := range it.Pending() {
+	// Asked for only where this transaction needs it: not every server takes it.
+	utf8 := it.UTF8 || !isASCII(it.From)
+	for _, i := range rcpts {
 		utf8 = utf8 || !isASCII(it.Rcpts[i].Addr)
 	}
 	switch {
-	case c.has("SMTPUTF8") && (it.UTF8 || utf8):
+	case utf8 && c.has("SMTPUTF8"):
 		b.WriteString(" SMTPUTF8")
 	case utf8:
-		return "", ours(553, "5.6.7", "the next hop does not take internationalized addresses (SMTPUTF8)")
+		return "", noUTF8
 	}
 	if c.has("DSN") {
 		if it.Ret != "" {

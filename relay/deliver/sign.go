@@ -11,10 +11,11 @@ import (
 // sign makes the fields that go before the message. That is done here, not
 // when it was accepted: the hash must be known before the first octet is sent,
 // and in the queue the whole message can be read twice without holding it in
-// memory. What a stranger has sent in is not signed; a report of ours is.
+// memory. What a stranger has sent in is not signed; what an account, a source with
+// the right to relay or we ourselves have sent is.
 func (a *attempt) sign() error {
 	report := a.it.From == "" && !a.it.Source.IsValid()
-	if a.s.Sign == nil || a.it.User == "" && !report {
+	if a.s.Sign == nil || a.it.User == "" && !a.it.Trusted && !report {
 		return nil
 	}
 	body, err := a.e.opt.Queue.Body(a.it.ID)

@@ -39,7 +39,8 @@ type Envelope struct {
 	EnvID    string      `json:"envid,omitempty"` // RFC 3461 4.4, decoded
 	Ret      string      `json:"ret,omitempty"`   // RFC 3461 4.3: FULL or HDRS
 	EightBit bool        `json:"eight_bit,omitempty"`
-	UTF8     bool        `json:"utf8,omitempty"`
+	UTF8     bool        `json:"utf8,omitempty"`    // the header needs SMTPUTF8; addresses show that themselves
+	Trusted  bool        `json:"trusted,omitempty"` // Source has the right to relay
 	Helo     string      `json:"helo,omitempty"`
 	Hold     bool        `json:"hold,omitempty"` // it waits for Release from the beginning
 }
