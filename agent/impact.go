@@ -39,9 +39,9 @@ func (a *Agent) impact(e *edit, p plan) (*control.Impact, error) {
 		// dropped is what mode = "enforce" will bring, not this change.
 		switch before, after := would(e.was, now, r, p), would(e.set, now, r, p); {
 		case r.Passed && !r.Observed && before == rule.Pass && after == rule.Drop:
-			cuts.add(r)
+			cuts.add(r, p.portsOf(e.was, now, r))
 		case (!r.Passed || r.Observed) && refusedByPolicy(r.Reason) && before == rule.Drop && after == rule.Pass:
-			admits.add(r)
+			admits.add(r, p.portsOf(e.was, now, r))
 		}
 	}
 	return &control.Impact{Since: later(since, a.journal.uses.Since()), Cuts: cuts.affected(), Admits: admits.affected()}, err
@@ -82,7 +82,7 @@ func would(s *policy.Set, now time.Time, r journal.Attempt, p plan) rule.Verdict
 // tally adds rows up by source.
 type tally map[netip.Prefix]*control.AffectedSource
 
-func (t *tally) add(r journal.Attempt) {
+func (t *tally) add(r journal.Attempt, ports []uint16) {
 	if *t == nil {
 		*t = tally{}
 	}
@@ -93,7 +93,25 @@ func (t *tally) add(r journal.Attempt) {
 	}
 	s.Attempts += r.Count
 	s.Last = later(s.Last, r.Last)
-	s.Ports = withPort(s.Ports, r.Port)
+	for _, port := range ports {
+		s.Ports = withPort(s.Ports, port)
+	}
+}
+
+// portsOf are the ports that a row is of. The kernel counts connections by
+// entry: where their port is not known, it is one of those that the entry opens
+// for the source.
+func (p plan) portsOf(s *policy.Set, now time.Time, r journal.Attempt) (out []uint16) {
+	if r.Port != 0 || !r.Passed {
+		return []uint16{r.Port}
+	}
+	for _, port := range p.ports {
+		d := s.Decide(now, r.Source.Addr(), port)
+		if d.Verdict == rule.Pass && (d.Entry == nil && r.Entry == 0 || d.Entry != nil && d.Entry.ID() == r.Entry) {
+			out = append(out, port.Number)
+		}
+	}
+	return out
 }
 
 func withPort(ports []uint16, port uint16) []uint16 {

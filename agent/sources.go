@@ -88,11 +88,15 @@ func (a *Agent) useBySource(rows []journal.Attempt) ([]control.SourceUse, error)
 		}
 		return by[p]
 	}
+	set, p := a.state()
+	now := a.now()
 	for _, r := range rows {
 		s := get(r.Source)
 		s.Attempts += r.Count
 		s.Last = later(s.Last, r.Last)
-		s.Ports = withPort(s.Ports, r.Port)
+		for _, port := range p.portsOf(set, now, r) {
+			s.Ports = withPort(s.Ports, port)
+		}
 		switch {
 		case r.Observed:
 			s.Passed += r.Count
@@ -110,7 +114,6 @@ func (a *Agent) useBySource(rows []journal.Attempt) ([]control.SourceUse, error)
 	if err != nil {
 		return nil, fmt.Errorf("read open connections: %w", err)
 	}
-	set, _ := a.state()
 	ids := map[uint64]bool{}
 	for _, o := range open {
 		ids[o.EntryID] = true

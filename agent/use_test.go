@@ -52,7 +52,7 @@ func TestDryRunTellsTheImpact(t *testing.T) {
 	a.note(event("192.0.2.1", 25, "rate-cap", time.Now(), 5))
 	ans := changed(t, a.applyPolicy, control.Apply{Name: "p", Text: "allow 192.0.2.2\nallow 198.51.100.0/24\n", DryRun: true})
 	cuts, admits := ans.Impact.Cuts, ans.Impact.Admits
-	if cuts.Sources != 1 || cuts.Attempts != 1200 || cuts.Top[0].Source.String() != "192.0.2.1/32" {
+	if cuts.Sources != 1 || cuts.Attempts != 1200 || cuts.Top[0].Source.String() != "192.0.2.1/32" || len(cuts.Top[0].Ports) != 3 {
 		t.Errorf("cuts %+v", cuts)
 	}
 	if admits.Sources != 1 || admits.Attempts != 40 || !slices.Equal(admits.Top[0].Ports, []uint16{25}) {
@@ -82,7 +82,9 @@ func TestHitsSurviveKernelAndAgent(t *testing.T) {
 
 func TestSourcesAreRanked(t *testing.T) {
 	a, k := newTestAgent(t)
-	changed(t, a.addEntries, allow("192.0.2.0/24"))
+	two := allow("192.0.2.0/24")
+	two.Entries[0].Ports = []uint16{465, 587}
+	changed(t, a.addEntries, two)
 	pass(t, k, a, "192.0.2.0/24", "192.0.2.1/32", 5)
 	a.note(event("198.51.100.9", 25, "no-entry", time.Now(), 40))
 	a.note(event("2001:db8::9", 587, "no-entry", time.Now(), 1))
@@ -94,7 +96,7 @@ func TestSourcesAreRanked(t *testing.T) {
 	if s := ans.Sources[0]; s.Source.String() != "198.51.100.9/32" || s.Dropped != 40 || s.Reasons["no-entry"] != 40 {
 		t.Errorf("first %+v", s)
 	}
-	if s := ans.Sources[1]; s.Passed != 5 || s.Open != 1 || s.Peak != 2 {
+	if s := ans.Sources[1]; s.Passed != 5 || s.Open != 1 || s.Peak != 2 || !slices.Equal(s.Ports, []uint16{465, 587}) {
 		t.Errorf("second %+v", s)
 	}
 	ans, err = call[control.Sources](t, a.listSources, "/v1/sources?by=open&top=0", nil)
