@@ -8,7 +8,7 @@ TESTS ?= ./...
 KERNELS ?= 6.1 6.12
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-kernels bench bench-relay fuzz generate package package-test vagrant-test lint clean
+.PHONY: help build demo test test-kernels bench bench-policy bench-relay fuzz generate package package-test vagrant-test lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,10 @@ test: ## every test, with the race detector (root; installs the tools that they 
 bench: ## the filter beside nftables and iptables, under a flood (root; ARGS="-quick", "-write" for docs/)
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./test/bench
 	$(SUDO) test/bench/run.sh $(ARGS)
+
+bench-policy: build ## the agent with up to a million prefixes: times and memory (root; ARGS="-sizes 100000", "-write" for docs/)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./test/benchpolicy
+	$(SUDO) $(BUILD)/benchpolicy $(ARGS)
 
 bench-relay: ## the relay beside Postfix and OpenSMTPD: rates, CPU, latency, memory (root; ARGS="-rounds 1")
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./cmd/synward-relay ./test/benchrelay
@@ -48,7 +52,7 @@ generate: ## the BPF object and its Go side anew (clang-19, libbpf-dev)
 	$(GO) generate ./loader ./test/bench
 	clang-format-19 -i bpf/*.h bpf/*.c test/bench/*.c
 
-package: ## build/packages/*.deb and *.rpm for amd64 and arm64
+package: ## build/packages/*.deb and *.rpm for amd64 and arm64 (ARCH=amd64 for one)
 	GO="$(GO)" packaging/build.sh $(ARCH)
 
 package-test: package ## installs, upgrades and purges the .deb in a fresh Debian (root, mmdebstrap)

@@ -42,6 +42,7 @@ func (a *Agent) applyPolicy(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, control.Errorf(http.StatusBadRequest, "%w; nothing changed", err)
 	}
+	req.Text = ""                                                // with a million lines in it
 	named, err := a.prepare(r.Context(), text.Subjects, req.Yes) // asks elsewhere, and takes its time: before the lock
 	if err != nil {
 		return nil, err
@@ -57,6 +58,7 @@ func (a *Agent) applyPolicy(r *http.Request) (any, error) {
 			return err
 		}
 		e.replaceOwn(text.Entries, in.by, a.now())
+		text.Entries = nil
 		return a.take(r.Context(), e, u)
 	})
 	ans.Unchanged += unchanged
