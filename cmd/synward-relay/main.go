@@ -97,7 +97,7 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	engine := deliver.New(deliver.Options{Queue: q, Observe: observer(events), Log: log})
 	front := relay.New(relay.Options{
 		Listeners: socks.smtp, Queue: q, Events: events, Quotas: quotas, Log: log, Secret: secret, Certificates: certs,
-		Reconfigure: (&onward{engine: engine, log: log}).apply,
+		Reconfigure: (&onward{engine: engine, spool: spool, log: log}).apply,
 	})
 	handler := admin.Handler(admin.Options{
 		Front: front, Queue: q, Stats: q.Stats, Events: events, Sandbox: box, Version: version(), NextHops: front.NextHops,

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 // learnt survives a reload that does not change how it asks.
 type onward struct {
 	engine *deliver.Engine
+	spool  string
 	log    *slog.Logger
 	router *mx.Router // nil: not needed so far
 	config relay.MXConfig
@@ -89,7 +91,7 @@ func (o *onward) byMX(s relay.Settings) (deliver.Router, error) {
 	}
 	o.config, o.name = s.MX, s.Hostname
 	o.router = mx.New(mx.Options{
-		Resolver: res, Hostname: s.Hostname, Log: o.log,
+		Resolver: res, Hostname: s.Hostname, Log: o.log, Policies: filepath.Join(o.spool, "mta-sts.json"),
 		NoIPv6: s.MX.NoIPv6, NoSTS: s.MX.NoMTASTS, NoDANE: s.MX.NoDANE,
 	})
 	return o.router, nil

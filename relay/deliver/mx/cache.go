@@ -66,6 +66,19 @@ func (c *cache[V]) peek(key string) (v V, ok bool) {
 	return v, false
 }
 
+// all returns what holds now.
+func (c *cache[V]) all() map[string]V {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, m := c.now(), map[string]V{}
+	for k, e := range c.known {
+		if !e.until.IsZero() && now.Before(e.until) {
+			m[k] = e.value
+		}
+	}
+	return m
+}
+
 // evict makes room for one: what is over goes first, else any. The caller
 // holds the lock.
 func (c *cache[V]) evict() {

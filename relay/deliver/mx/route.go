@@ -27,6 +27,7 @@ type Options struct {
 	Hostname string // ours: mail is never sent back to it
 	NoIPv6   bool   // this host cannot reach IPv6
 	NoSTS    bool   // MTA-STS policies are not asked for
+	Policies string // the file that they are kept in; empty: until the process ends
 	NoDANE   bool   // TLSA records are not asked for; else they are where the resolver is trusted
 	Log      *slog.Logger
 	Now      func() time.Time

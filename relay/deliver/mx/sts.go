@@ -40,6 +40,7 @@ type policy struct {
 	mode  string
 	mx    []string
 	until time.Time
+	id    string // of the record that it was fetched for
 }
 
 // apply asks of a hop what the policy does, or says why it must not be used.
@@ -74,6 +75,7 @@ type policies struct {
 	now      func() time.Time
 	byID     *cache[*policy] // by domain and the id in its DNS record; nil: could not be had
 	last     *cache[policy]  // by domain
+	keep     keeper
 }
 
 func newPolicies(o Options) *policies {
@@ -88,11 +90,40 @@ func newPolicies(o Options) *policies {
 			MaxResponseHeaderBytes: maxPolicy,
 		}}
 	}
+	p.restore(o.Policies)
 	c := *p.client
 	c.Timeout = fetchTime
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	p.client = &c
 	return p
+}
+
+// restore takes over what an earlier process has kept in a file.
+func (p *policies) restore(path string) {
+	p.keep.path, p.keep.list = path, p.keepable
+	p.keep.say = func(err error) { p.log.Warn("MTA-STS policies", "error", err) }
+	if path == "" || p.off {
+		return
+	}
+	now := p.now()
+	all, err := readKept(path, now)
+	if err != nil {
+		p.keep.say(err)
+	}
+	for _, k := range all[:min(len(all), maxCached*3/4)] {
+		pol := policy{mode: k.Mode, mx: k.MX, until: k.Until, id: k.ID}
+		p.last.put(k.Domain, pol, k.Until.Sub(now))
+		p.byID.put(k.Domain+" "+k.ID, &pol, k.Until.Sub(now))
+	}
+}
+
+// keepable are the policies that hold.
+func (p *policies) keepable() []kept {
+	list := []kept{}
+	for domain, pol := range p.last.all() {
+		list = append(list, kept{Domain: domain, ID: pol.id, Mode: pol.mode, MX: pol.mx, Until: pol.until})
+	}
+	return list
 }
 
 // of returns a domain's policy. Where it cannot be had, the one had before
@@ -103,7 +134,7 @@ func (p *policies) of(ctx context.Context, domain string) policy {
 	}
 	id := p.id(ctx, domain)
 	if id != "" {
-		if now, err := p.byID.get(ctx, domain+" "+id, func() (*policy, time.Duration) { return p.renew(domain) }); err == nil && now != nil {
+		if now, err := p.byID.get(ctx, domain+" "+id, func() (*policy, time.Duration) { return p.renew(domain, id) }); err == nil && now != nil {
 			return *now
 		}
 	}
@@ -114,14 +145,15 @@ func (p *policies) of(ctx context.Context, domain string) policy {
 }
 
 // renew fetches a policy and keeps it.
-func (p *policies) renew(domain string) (*policy, time.Duration) {
+func (p *policies) renew(domain, id string) (*policy, time.Duration) {
 	pol, age, err := p.fetch(domain)
 	if err != nil {
 		p.log.Warn("cannot fetch an MTA-STS policy", "domain", domain, "error", err)
 		return nil, refetch
 	}
-	pol.until = p.now().Add(age)
+	pol.until, pol.id = p.now().Add(age), id
 	p.last.put(domain, pol, age)
+	p.keep.changed()
 	return &pol, age
 }
 
