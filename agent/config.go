@@ -142,9 +142,9 @@ func (f FilterConfig) validate() error {
 		}
 	}
 	switch f.Attach {
-	case loader.Auto, loader.Native, loader.Generic:
+	case loader.Auto, loader.Native, loader.Generic, loader.TCX:
 	default:
-		return badKey("filter.attach", "%q is not one of auto, native, generic", f.Attach)
+		return badKey("filter.attach", "%q is not one of auto, native, generic, tcx", f.Attach)
 	}
 	if f.Mode != "enforce" && f.Mode != "observe" {
 		return badKey("filter.mode", "%q is not one of enforce, observe", f.Mode)

@@ -4,6 +4,7 @@
  * What it cannot decide because of a fault of its own (a map missing, a lost
  * race) passes and is counted as REASON_INTERNAL. A packet that hides whether
  * it opens a connection to a protected port is dropped instead. */
+#include "xdp.h"
 #include "abi.h"
 #include "maps.h"
 #include "parse.h"
@@ -18,29 +19,13 @@
 #include "reset.h"
 #include "sweep.h"
 
-static __always_inline bool may_reset(void)
-{
-	__u32 zero = 0;
-	struct budget *b = bpf_map_lookup_elem(&budget, &zero);
-
-	if (!b || b->resets >= WINDOW_RESETS)
-		return false;
-	b->resets++;
-	return true;
-}
-
-/* Silence, or a RST: where the port is set to it, and to a client that has
- * proved its address and thinks itself connected. */
+/* Silence, or a RST. */
 static __always_inline int act(struct xdp_md *ctx, const struct config *cfg, const struct packet *p,
 			       const struct outcome *o)
 {
 	if (o->decision != DECISION_DROP || o->observed)
 		return XDP_PASS;
-	if (o->slot >= MAX_PORTS || !p->flags || p->rst || p->fragment)
-		return XDP_DROP;
-	if (!o->proved && !cfg->ports[o->slot & (MAX_PORTS - 1)].reset)
-		return XDP_DROP;
-	return may_reset() ? send_reset(ctx, p) : XDP_DROP;
+	return wants_reset(cfg, p, o) && write_reset(ctx, p) ? XDP_TX : XDP_DROP;
 }
 
 SEC("xdp.frags")

@@ -43,7 +43,7 @@ static __always_inline bool read_isn(struct bpf_sock *sk, __u32 *isn)
 	return true;
 }
 
-static __always_inline bool read_flow(struct xdp_md *ctx, const struct packet *p, struct flow *f)
+static __always_inline bool read_flow(CTX *ctx, const struct packet *p, struct flow *f)
 {
 	struct cursor c = start(ctx, p->l3);
 	struct ports *ports;
@@ -72,7 +72,7 @@ static __always_inline bool read_flow(struct xdp_md *ctx, const struct packet *p
 	return true;
 }
 
-static __always_inline struct bpf_sock *find_socket(struct xdp_md *ctx, const struct packet *p,
+static __always_inline struct bpf_sock *find_socket(CTX *ctx, const struct packet *p,
 						    const struct flow *f)
 {
 	struct bpf_sock_tuple t = {};
@@ -95,8 +95,7 @@ static __always_inline struct bpf_sock *find_socket(struct xdp_md *ctx, const st
 
 /* Does the ACK carry a SYN cookie of this listener's? Where it does not the
  * kernel answers a RST, and no connection is born. */
-static __always_inline bool is_cookie(struct xdp_md *ctx, const struct packet *p,
-				      struct bpf_sock *sk)
+static __always_inline bool is_cookie(CTX *ctx, const struct packet *p, struct bpf_sock *sk)
 {
 	struct cursor c = start(ctx, p->off);
 	struct tcphdr *tcp = TAKE(&c, struct tcphdr);
@@ -115,7 +114,7 @@ static __always_inline bool is_cookie(struct xdp_md *ctx, const struct packet *p
 	}
 }
 
-static __always_inline enum birth judge_handshake(struct xdp_md *ctx, const struct packet *p,
+static __always_inline enum birth judge_handshake(CTX *ctx, const struct packet *p,
 						  struct bpf_sock *sk)
 {
 	struct cursor c = start(ctx, p->off);
@@ -133,7 +132,7 @@ static __always_inline enum birth judge_handshake(struct xdp_md *ctx, const stru
 }
 
 /* Asks the kernel what a segment to a protected port is. */
-__noinline enum birth find_birth(struct xdp_md *ctx, const struct packet *p, struct flow *f)
+__noinline enum birth find_birth(CTX *ctx, const struct packet *p, struct flow *f)
 {
 	struct bpf_sock *sk;
 	enum birth b;

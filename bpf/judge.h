@@ -6,17 +6,6 @@
 #include "match.h"
 #include "record.h"
 
-/* The test run's question in front of the packet, or none. */
-static __always_inline struct probe *find_probe(struct xdp_md *ctx)
-{
-	struct probe *q = (void *)(long)ctx->data_meta;
-	void *data = (void *)(long)ctx->data;
-
-	if ((void *)(q + 1) > data || q->magic != PROBE_MAGIC)
-		return 0;
-	return q;
-}
-
 static __always_inline void refuse(struct outcome *o, enum reason reason)
 {
 	o->reason = reason;
@@ -104,9 +93,8 @@ static __always_inline void judge_attempt(const struct config *cfg, __u32 curren
 
 /* Any other segment: does it give birth to a connection, and may it? watched:
  * the server is not a socket of this host, and its answers are seen. */
-static __always_inline void judge_segment(struct xdp_md *ctx, const struct config *cfg,
-					  __u32 current, const struct packet *p, bool watched,
-					  struct outcome *o)
+static __always_inline void judge_segment(CTX *ctx, const struct config *cfg, __u32 current,
+					  const struct packet *p, bool watched, struct outcome *o)
 {
 	const struct port *port = &cfg->ports[o->slot & (MAX_PORTS - 1)];
 	struct segment segment = {};
@@ -156,7 +144,7 @@ static __always_inline void judge_segment(struct xdp_md *ctx, const struct confi
 
 /* What the filter thinks of a packet. Segments of open connections and all
  * that is not TCP to a protected port leave it as REASON_NOT_OURS. */
-static __always_inline void judge(struct xdp_md *ctx, const struct config *cfg, __u32 current,
+static __always_inline void judge(CTX *ctx, const struct config *cfg, __u32 current,
 				  struct packet *p, struct probe *q, struct outcome *o)
 {
 	const struct port *port;

@@ -56,6 +56,7 @@ struct packet {
 	__u32 off;    /* at last the TCP header */
 	__u32 l3;     /* the IP header */
 	__u32 len;    /* of the TCP segment, as the IP header says */
+	__u32 tags;   /* VLAN tags that the stack has taken out of the frame */
 };
 
 struct vlan_tag {
@@ -85,7 +86,7 @@ struct ports {
 		(void *)(hdr_ + 1) <= (c)->end ? hdr_ : (type *)0;                                 \
 	})
 
-static __always_inline struct cursor start(struct xdp_md *ctx, __u32 off)
+static __always_inline struct cursor start(CTX *ctx, __u32 off)
 {
 	return (struct cursor) {
 		.data = (void *)(long)ctx->data,
@@ -100,7 +101,7 @@ static __always_inline bool is_tag(__be16 proto)
 }
 
 /* Past the tags at p->off. False: the frame ends in them. */
-__noinline bool parse_tags(struct xdp_md *ctx, struct packet *p)
+__noinline bool parse_tags(CTX *ctx, struct packet *p)
 {
 	struct cursor c;
 	struct vlan_tag *tag;
@@ -108,7 +109,7 @@ __noinline bool parse_tags(struct xdp_md *ctx, struct packet *p)
 	if (!p)
 		return false;
 	c = start(ctx, p->off);
-	for (int i = 0; i < MAX_TAGS && is_tag(p->proto); i++) {
+	for (__u32 i = p->tags; i < MAX_TAGS && is_tag(p->proto); i++) {
 		tag = TAKE(&c, struct vlan_tag);
 		if (!tag)
 			return false;
@@ -119,7 +120,7 @@ __noinline bool parse_tags(struct xdp_md *ctx, struct packet *p)
 }
 
 /* False: the frame holds no IP, or hides it (*why is set). */
-static __always_inline bool parse_ethernet(struct xdp_md *ctx, struct packet *p, enum reason *why)
+static __always_inline bool parse_ethernet(CTX *ctx, struct packet *p, enum reason *why)
 {
 	struct cursor c = start(ctx, 0);
 	struct ethhdr *eth = TAKE(&c, struct ethhdr);
@@ -140,7 +141,7 @@ static __always_inline bool parse_ethernet(struct xdp_md *ctx, struct packet *p,
 
 /* False: not TCP, or a later fragment. Those pass: a datagram is put together
  * only with its first fragment (RFC 1858 3.2), and that one shows its port. */
-static __always_inline bool parse_ipv4(struct xdp_md *ctx, struct packet *p)
+static __always_inline bool parse_ipv4(CTX *ctx, struct packet *p)
 {
 	struct cursor c = start(ctx, p->off);
 	struct iphdr *ip = TAKE(&c, struct iphdr);
@@ -182,7 +183,7 @@ static __always_inline __u32 rest_of(__u8 kind, __u8 len)
 
 /* Past the extension headers at p->off, or to a later fragment. False: the
  * frame ends in them. */
-__noinline bool parse_extensions(struct xdp_md *ctx, struct packet *p)
+__noinline bool parse_extensions(CTX *ctx, struct packet *p)
 {
 	struct cursor c;
 	struct extension *ext;
@@ -213,7 +214,7 @@ __noinline bool parse_extensions(struct xdp_md *ctx, struct packet *p)
 }
 
 /* False: not TCP, a later fragment, or hidden (*why is set). */
-static __always_inline bool parse_ipv6(struct xdp_md *ctx, struct packet *p, enum reason *why)
+static __always_inline bool parse_ipv6(CTX *ctx, struct packet *p, enum reason *why)
 {
 	struct cursor c = start(ctx, p->off);
 	struct ipv6hdr *ip = TAKE(&c, struct ipv6hdr);
@@ -242,7 +243,7 @@ static __always_inline bool parse_ipv6(struct xdp_md *ctx, struct packet *p, enu
 }
 
 /* Sets port, and flags where they are in sight. */
-static __always_inline void parse_tcp(struct xdp_md *ctx, struct packet *p, enum reason *why)
+static __always_inline void parse_tcp(CTX *ctx, struct packet *p, enum reason *why)
 {
 	struct cursor c = start(ctx, p->off);
 	struct ports *ports = TAKE(&c, struct ports);
@@ -264,7 +265,7 @@ static __always_inline void parse_tcp(struct xdp_md *ctx, struct packet *p, enum
 	p->flags = true;
 }
 
-static __always_inline void parse(struct xdp_md *ctx, struct packet *p, enum reason *why)
+static __always_inline void parse(CTX *ctx, struct packet *p, enum reason *why)
 {
 	if (!parse_ethernet(ctx, p, why))
 		return;

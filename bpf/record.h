@@ -62,9 +62,8 @@ static __always_inline bool same_source(const struct recent *r, const struct pac
 	       r->reason == reason && r->observed == observed;
 }
 
-static __always_inline void send_event(struct xdp_md *ctx, const struct packet *p,
-				       const struct outcome *o, const struct recent *r,
-				       struct budget *b)
+static __always_inline void send_event(CTX *ctx, const struct packet *p, const struct outcome *o,
+				       const struct recent *r, struct budget *b)
 {
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
@@ -88,8 +87,7 @@ static __always_inline void send_event(struct xdp_md *ctx, const struct packet *
 }
 
 /* A source's first refusal is told of at once, those after it in sums. */
-static __always_inline void tell(struct xdp_md *ctx, const struct packet *p,
-				 const struct outcome *o)
+static __always_inline void tell(CTX *ctx, const struct packet *p, const struct outcome *o)
 {
 	const __be32 *source = p->source;
 	__u64 now = bpf_jiffies64();
@@ -120,8 +118,7 @@ static __always_inline void tell(struct xdp_md *ctx, const struct packet *p,
 }
 _Static_assert(RECENT == 1 << (32 - 22), "the hash in tell() gives 10 bits");
 
-static __always_inline void record(struct xdp_md *ctx, const struct packet *p,
-				   const struct outcome *o)
+static __always_inline void record(CTX *ctx, const struct packet *p, const struct outcome *o)
 {
 	count_packet(o);
 	if (o->decision == DECISION_DROP)

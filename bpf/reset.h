@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Turning a segment into the RST that answers it (RFC 9293 3.10.7). */
 #pragma once
+#include "config.h"
 #include "maps.h"
 #include "parse.h"
+#include "record.h"
 
 #define RESET_TTL 64
 /* Per CPU and WINDOW (record.h): 1,000 to 4,000 a second. Beyond it, silence:
@@ -40,8 +42,7 @@ struct answer {
 	bool with_ack;
 };
 
-static __always_inline bool read_answer(struct xdp_md *ctx, const struct packet *p,
-					struct answer *a)
+static __always_inline bool read_answer(CTX *ctx, const struct packet *p, struct answer *a)
 {
 	struct cursor c = start(ctx, p->off);
 	struct tcphdr *tcp = TAKE(&c, struct tcphdr);
@@ -140,31 +141,48 @@ static __always_inline bool write_ipv6(struct cursor *c, const struct answer *a)
 	return true;
 }
 
-/* XDP_TX with the RST in the frame's place, or XDP_DROP. */
-__noinline int send_reset(struct xdp_md *ctx, const struct packet *p)
+/* Puts the RST in the frame's place, whose length set_length() changes. */
+__noinline bool write_reset(CTX *ctx, const struct packet *p)
 {
 	struct answer a = {};
 	struct cursor c;
 	struct ethhdr *eth;
 	__u8 mac[ETH_ALEN];
-	long len, want;
 
 	if (!p || !read_answer(ctx, p, &a))
-		return XDP_DROP;
-	c = start(ctx, 0);
-	len = c.end - c.data;
-	/* else clang narrows it: 32-bit pointer arithmetic, which is prohibited */
-	asm volatile("" : "+r"(len));
-	want = (p->l3 & OFFSET_MASK) + (p->v6 ? 40 : 20) + sizeof(struct tcphdr);
-	if (bpf_xdp_adjust_tail(ctx, (int)(want - len)))
-		return XDP_DROP;
+		return false;
+	if (!set_length(ctx, (p->l3 & OFFSET_MASK) + (p->v6 ? 40 : 20) + sizeof(struct tcphdr)))
+		return false;
 	c = start(ctx, 0);
 	eth = TAKE(&c, struct ethhdr);
 	if (!eth)
-		return XDP_DROP;
+		return false;
 	__builtin_memcpy(mac, eth->h_dest, sizeof(mac));
 	__builtin_memcpy(eth->h_dest, eth->h_source, sizeof(mac));
 	__builtin_memcpy(eth->h_source, mac, sizeof(mac));
 	c.off = p->l3;
-	return (p->v6 ? write_ipv6(&c, &a) : write_ipv4(&c, &a)) ? XDP_TX : XDP_DROP;
+	return p->v6 ? write_ipv6(&c, &a) : write_ipv4(&c, &a);
+}
+
+static __always_inline bool may_reset(void)
+{
+	__u32 zero = 0;
+	struct budget *b = bpf_map_lookup_elem(&budget, &zero);
+
+	if (!b || b->resets >= WINDOW_RESETS)
+		return false;
+	b->resets++;
+	return true;
+}
+
+/* Whether a packet that is dropped is answered: where the port is set to it, and
+ * to a client that has proved its address and thinks itself connected. */
+static __always_inline bool wants_reset(const struct config *cfg, const struct packet *p,
+					const struct outcome *o)
+{
+	if (o->slot >= MAX_PORTS || !p->flags || p->rst || p->fragment)
+		return false;
+	if (!o->proved && !cfg->ports[o->slot & (MAX_PORTS - 1)].reset)
+		return false;
+	return may_reset();
 }

@@ -17,11 +17,13 @@ import (
 // Mode is how a filter is attached to an interface.
 type Mode string
 
-// The modes. Auto is native, else generic with a warning.
+// The modes. Auto is native, else generic with a warning; TCX is behind XDP, in
+// the stack's first hook for programs (Linux 6.6).
 const (
 	Auto    Mode = "auto"
 	Native  Mode = "native"
 	Generic Mode = "generic"
+	TCX     Mode = "tcx"
 )
 
 // The values of IFLA_XDP_ATTACHED, include/uapi/linux/if_link.h.
@@ -33,7 +35,7 @@ const (
 type Attachment struct {
 	Interface string `json:"interface"`
 	Index     int    `json:"index"`
-	Mode      Mode   `json:"mode"`              // Native or Generic
+	Mode      Mode   `json:"mode"`              // Native, Generic or TCX
 	Egress    string `json:"egress,omitempty"`  // how what leaves by it is watched: tcx or clsact; none = it is not
 	Warning   string `json:"warning,omitempty"` // why it is not what was asked for, in words
 }
@@ -72,27 +74,31 @@ func (f *Filter) attachIngress(name string, mode Mode) (Attachment, error) {
 		return a, err
 	}
 	defer l.Close()
-	if err := l.Pin(pin); err != nil {
+	if err := pinOver(l, pin); err != nil {
 		return a, fmt.Errorf("pin the link to %s: %w", name, err)
 	}
 	return a, nil
 }
 
 // keepLink goes on with a pinned link, or removes one that is defunct or in
-// another mode than is wanted.
+// another mode than is wanted. One that can stay beside what is wanted stays,
+// until that has its place.
 func (f *Filter) keepLink(a *Attachment, pin string, want Mode) (kept bool, err error) {
 	l, err := link.LoadPinnedLink(pin, nil)
 	if err != nil {
 		return false, nil
 	}
 	defer l.Close()
-	mode, err := attachedMode(a.Index)
-	if err == nil && alive(l, a.Index) && suits(mode, want) {
+	mode, live := linkMode(l, a.Index)
+	switch {
+	case live && suits(mode, want):
 		a.Mode = mode
 		if mode == Generic && want == Auto {
 			a.Warning = "the driver refused native mode when the filter was attached: it runs in generic mode, which costs more per packet"
 		}
-		return true, l.Update(f.prog)
+		return true, f.update(l)
+	case live && (mode == TCX) != (want == TCX):
+		return false, nil
 	}
 	if err := os.Remove(pin); err != nil {
 		return false, fmt.Errorf("detach from %s: %w", a.Interface, err)
@@ -100,11 +106,14 @@ func (f *Filter) keepLink(a *Attachment, pin string, want Mode) (kept bool, err 
 	return false, nil
 }
 
-// suits says whether an attachment may stay as it is. Auto takes both, so that
-// a re-open never takes the filter off an interface.
-func suits(have, want Mode) bool { return want == Auto || have == want }
+// suits says whether an attachment may stay as it is. Auto takes both of XDP's,
+// so that a re-open never takes the filter off an interface.
+func suits(have, want Mode) bool { return have == want || want == Auto && have != TCX }
 
 func (f *Filter) attachLink(a *Attachment, mode Mode) (link.Link, error) {
+	if mode == TCX {
+		return f.attachTCX(a)
+	}
 	var why error
 	if mode != Generic {
 		l, err := link.AttachXDP(link.XDPOptions{Program: f.prog, Interface: a.Index, Flags: link.XDPDriverMode})
@@ -131,13 +140,14 @@ func (f *Filter) attachLink(a *Attachment, mode Mode) (link.Link, error) {
 func attachError(a *Attachment, err error) error {
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("attach to %s: %w: %s; take it off (`ip link set dev %s xdp off`, or stop what loaded it), or set [filter] attach = \"tcx\" (Linux 6.6)",
-			a.Interface, ErrForeign, owner(a.Index), a.Interface)
+			a.Interface, ErrForeign, Owner(a.Index), a.Interface)
 	}
 	return fmt.Errorf("attach to %s: %w", a.Interface, err)
 }
 
-// owner names the program that sits on an interface.
-func owner(index int) string {
+// Owner names the XDP program that sits on an interface, by number and, where
+// the process may see it (CAP_SYS_ADMIN), by name.
+func Owner(index int) string {
 	l, err := netlink.LinkByIndex(index)
 	if err != nil || l.Attrs().Xdp == nil {
 		return "unknown"
@@ -163,7 +173,7 @@ func (f *Filter) Detach(name string) error {
 	if err != nil {
 		return nil
 	}
-	if err := os.Remove(f.linkPin(ifc.Index)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeLink(f.linkPin(ifc.Index)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("detach from %s: %w", name, err)
 	}
 	return f.dropEgress(ifc.Index)
@@ -186,14 +196,15 @@ func (f *Filter) Attachments() ([]Attachment, error) {
 		if err != nil {
 			continue
 		}
-		ifc, err := net.InterfaceByIndex(index)
-		if err != nil || !alive(l, index) {
+		if holds(l) == 0 {
 			_ = os.Remove(f.linkPin(index))
 			_ = os.Remove(f.egressPin(index))
-		} else if mode, err := attachedMode(index); err == nil {
-			at := Attachment{Interface: ifc.Name, Index: index, Mode: mode}
-			f.inspectEgress(&at)
-			out = append(out, at)
+		} else if mode, live := linkMode(l, index); live {
+			if ifc, err := net.InterfaceByIndex(index); err == nil {
+				at := Attachment{Interface: ifc.Name, Index: index, Mode: mode}
+				f.inspectEgress(&at)
+				out = append(out, at)
+			}
 		}
 		l.Close()
 	}
@@ -215,7 +226,7 @@ func (f *Filter) updateLinks() error {
 		if err != nil {
 			return fmt.Errorf("open link %s: %w", name, err)
 		}
-		err = l.Update(f.prog)
+		err = f.update(l)
 		l.Close()
 		if err != nil && !errors.Is(err, unix.ENOLINK) { // ENOLINK: its interface is gone
 			return fmt.Errorf("update link %s: %w", name, err)
@@ -224,15 +235,31 @@ func (f *Filter) updateLinks() error {
 	return nil
 }
 
-// alive says whether a link still holds its interface; one whose interface was
-// deleted lives on with the index 0.
-func alive(l link.Link, index int) bool {
+// holds is the index of a link's interface; 0 = that was deleted, -1 = not known.
+func holds(l link.Link) int {
 	info, err := l.Info()
 	if err != nil {
-		return false
+		return -1
 	}
-	x := info.XDP()
-	return x != nil && int(x.Ifindex) == index
+	if t := info.TCX(); t != nil {
+		return int(t.Ifindex)
+	}
+	if x := info.XDP(); x != nil {
+		return int(x.Ifindex)
+	}
+	return -1
+}
+
+// linkMode is how a link holds its interface. live says whether it does.
+func linkMode(l link.Link, index int) (mode Mode, live bool) {
+	if holds(l) != index {
+		return "", false
+	}
+	if info, err := l.Info(); err == nil && info.Type == link.TCXType {
+		return TCX, true
+	}
+	mode, err := attachedMode(index)
+	return mode, err == nil
 }
 
 func attachedMode(index int) (Mode, error) {

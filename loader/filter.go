@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,6 +43,7 @@ type Filter struct {
 	succeeds bool   // another one enforces until this has its policy
 	log      *slog.Logger
 	prog     *ebpf.Program
+	tcx      *ebpf.Program  // nil until an interface wants it
 	ledger   filterPrograms // those beside prog; none in a View
 	maps     filterMaps
 	spec     *ebpf.CollectionSpec
@@ -188,10 +190,10 @@ func (f *Filter) versionError(why string) error {
 		f.dir, ErrOtherVersion, why)
 }
 
-// build tells objects apart: a hash of this one. Program tags do not serve,
+// build tells objects apart: a hash of this build's. Program tags do not serve,
 // they differ between loads of the same program.
 func build() uint64 {
-	sum := sha256.Sum256(_FilterBytes)
+	sum := sha256.Sum256(slices.Concat(_FilterBytes, _TcxBytes))
 	return binary.NativeEndian.Uint64(sum[:])
 }
 
@@ -211,22 +213,29 @@ func (f *Filter) upgrade() error {
 	if st.Build == build() {
 		return nil
 	}
-	old := f.prog
+	old, oldTCX := f.prog, f.pinnedTCX()
 	f.prog = progs.Synward
 	err = f.updateLinks()
 	if err == nil {
 		err = f.updateEgresses()
 	}
 	if err == nil {
-		err = f.dir.replaceProgram(f.prog)
+		err = f.replacePrograms()
 	}
 	if err != nil {
-		f.prog = old
+		f.prog, f.tcx = old, oldTCX
 		return errors.Join(fmt.Errorf("put the new program in place: %w", err), f.updateLinks())
 	}
 	f.log.Info("filter upgraded in place")
 	st.Build = build()
 	return f.maps.States.Put(uint32(0), st)
+}
+
+func (f *Filter) replacePrograms() error {
+	if err := f.pinTCX(); err != nil {
+		return err
+	}
+	return f.dir.replaceProgram(f.prog, programPin)
 }
 
 func (f *Filter) byName() map[string]*ebpf.Map {
@@ -265,7 +274,7 @@ func Unload(dir string) (done bool, err error) {
 		return false, err
 	}
 	for _, name := range links {
-		if err := os.Remove(filepath.Join(d.linkDir(), name)); err != nil {
+		if err := removeLink(filepath.Join(d.linkDir(), name)); err != nil {
 			return done, fmt.Errorf("detach: %w", err)
 		}
 		done = true

@@ -97,14 +97,15 @@ func (d pinDir) commit() error {
 	return nil
 }
 
-// replaceProgram makes prog the pinned program; the rename is the commit.
-func (d pinDir) replaceProgram(prog *ebpf.Program) error {
-	next := d.object(programPin + "-new")
+// replaceProgram makes prog the pinned program of that name; the rename is the
+// commit.
+func (d pinDir) replaceProgram(prog *ebpf.Program, name string) error {
+	next := d.object(name + "-new")
 	_ = os.Remove(next) // a run that died here
 	if err := prog.Pin(next); err != nil {
 		return fmt.Errorf("pin the new program: %w", err)
 	}
-	if err := os.Rename(next, d.object(programPin)); err != nil {
+	if err := os.Rename(next, d.object(name)); err != nil {
 		return errors.Join(fmt.Errorf("pin the new program: %w", err), os.Remove(next))
 	}
 	return nil

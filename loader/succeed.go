@@ -124,7 +124,7 @@ func (f *Filter) takeOver() error {
 	}
 	f.home, f.succeeds = f.dir.filterDir(), false
 	f.log.Info("filter upgraded: the new one has taken over")
-	return f.settleLedger()
+	return errors.Join(f.pinTCX(), f.settleLedger())
 }
 
 // putBack makes every link run the old filter's program again.
@@ -134,9 +134,9 @@ func (f *Filter) putBack() error {
 		return fmt.Errorf("go back to the old filter: %w", err)
 	}
 	defer old.Close()
-	now := f.prog
-	f.prog = old
-	defer func() { f.prog = now }()
+	now, nowTCX := f.prog, f.tcx
+	f.prog, f.tcx = old, f.pinnedTCX()
+	defer func() { f.prog, f.tcx = now, nowTCX }()
 	return f.updateLinks()
 }
 

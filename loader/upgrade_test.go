@@ -12,7 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/vishvananda/netlink"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/synward/synward/loader/rule"
 	"github.com/synward/synward/test/lab"
@@ -60,6 +60,20 @@ func openOlder(t *testing.T, dir string, change ...func(*Filter)) *Filter {
 // A newer program takes the old one's place while strangers knock: none comes
 // through, and the counters go on.
 func TestUpgradeUnderTraffic(t *testing.T) {
+	for _, mode := range modes() {
+		t.Run(string(mode), func(t *testing.T) { upgradeUnderTraffic(t, mode) })
+	}
+}
+
+// modes are those that this kernel has.
+func modes() []Mode {
+	if !haveTCX() {
+		return []Mode{Native}
+	}
+	return []Mode{Native, TCX}
+}
+
+func upgradeUnderTraffic(t *testing.T, mode Mode) {
 	edge, peer := lab.NewHost(t, "edge"), lab.NewHost(t, "peer")
 	lab.Connect(edge, "eth0", peer, "eth0")
 	edge.Address("eth0", "192.0.2.1/24")
@@ -73,8 +87,8 @@ func TestUpgradeUnderTraffic(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
-	before, _ := old.prog.Info()
+	edge.Do(func() error { _, err := old.Attach("eth0", mode); return err })
+	before := runs(t, dir)[0]
 	ctx, stop := context.WithCancel(t.Context())
 	through := knock(ctx, peer)
 	old.Close()
@@ -88,16 +102,13 @@ func TestUpgradeUnderTraffic(t *testing.T) {
 	if n := <-through; n > 0 {
 		t.Errorf("%d strangers came through the upgrade", n)
 	}
-	a, b := mustID(before.ID()), mustID(mustInfo(t, f).ID())
-	if a == b {
-		t.Error("the program was not replaced")
+	want := f.prog
+	if mode == TCX {
+		want = f.tcx
 	}
-	edge.Do(func() error {
-		if got := attachedProgram(t, "eth0"); got != uint32(b) {
-			t.Errorf("program %d is attached, want %d", got, b)
-		}
-		return nil
-	})
+	if now := runs(t, dir)[0]; now == before || now != idOf(t, want) {
+		t.Errorf("program %d is attached, before it was %d; want %d", now, before, idOf(t, want))
+	}
 	if c, err := f.Counters(); err != nil || len(c) != 1 || c[0].Packets < 10 {
 		t.Errorf("counters after the upgrade: %+v, %v", c, err)
 	}
@@ -109,12 +120,18 @@ func TestUpgradeUnderTraffic(t *testing.T) {
 // An upgrade that fails half way leaves the old program on every interface, and
 // the next try succeeds.
 func TestFailedUpgradeLeavesTheOldOne(t *testing.T) {
+	for _, mode := range modes() {
+		t.Run(string(mode), func(t *testing.T) { failUpgrade(t, mode) })
+	}
+}
+
+func failUpgrade(t *testing.T, mode Mode) {
 	edge := lab.NewHost(t, "edge")
 	lab.Connect(edge, "eth0", lab.NewHost(t, "peer"), "eth0")
 	dir := filepath.Join(lab.BPFFS(t), "synward")
 	old := openOlder(t, dir)
-	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
-	id := mustID(mustInfo(t, old).ID())
+	edge.Do(func() error { _, err := old.Attach("eth0", mode); return err })
+	id := runs(t, dir)[0]
 	// a pin that is no link, after eth0's: the step that fails
 	if err := old.maps.States.Pin(filepath.Join(dir, "links", "999")); err != nil {
 		t.Fatal(err)
@@ -124,12 +141,9 @@ func TestFailedUpgradeLeavesTheOldOne(t *testing.T) {
 		f.Close()
 		t.Fatal("the upgrade did not fail")
 	}
-	edge.Do(func() error {
-		if got := attachedProgram(t, "eth0"); got != uint32(id) {
-			t.Errorf("program %d is attached after the failure, want the old one, %d", got, id)
-		}
-		return nil
-	})
+	if got := runs(t, dir)[0]; got != id {
+		t.Errorf("program %d is attached after the failure, want the old one, %d", got, id)
+	}
 	if err := os.Remove(filepath.Join(dir, "links", "999")); err != nil {
 		t.Fatal(err)
 	}
@@ -138,12 +152,9 @@ func TestFailedUpgradeLeavesTheOldOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	edge.Do(func() error {
-		if got := attachedProgram(t, "eth0"); got == uint32(id) {
-			t.Error("the old program is still attached after the second try")
-		}
-		return nil
-	})
+	if runs(t, dir)[0] == id {
+		t.Error("the old program is still attached after the second try")
+	}
 }
 
 // otherLayout makes the maps an older version's.
@@ -175,7 +186,8 @@ func TestLayoutUpgradeUnderTraffic(t *testing.T) {
 	if _, err := old.Sync(testPolicy("198.51.100.2/32")); err != nil {
 		t.Fatal(err)
 	}
-	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
+	mode := modes()[len(modes())-1] // by XDP and, where there is one, by TCX
+	edge.Do(func() error { _, err := old.Attach("eth0", mode); return err })
 	edge.Do(func() error { _, err := old.Attach("eth1", Native); return err })
 	conn, err := partner.Dial("", "198.51.100.1:25", time.Second)
 	if err != nil {
@@ -185,7 +197,7 @@ func TestLayoutUpgradeUnderTraffic(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	through := knock(ctx, peer)
 	time.Sleep(50 * time.Millisecond)
-	id := mustID(mustInfo(t, old).ID())
+	ids := runs(t, dir)
 	before, err := old.Counters()
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +208,7 @@ func TestLayoutUpgradeUnderTraffic(t *testing.T) {
 		if f, err = Open(Options{PinDir: dir}); err != nil {
 			return err
 		}
-		if got := attachedProgram(t, "eth0"); got != uint32(id) {
+		if !slices.Equal(runs(t, dir), ids) {
 			t.Error("the new filter is in force before it has a policy")
 		}
 		if _, err := f.Attach("eth0", Native); err == nil {
@@ -211,14 +223,11 @@ func TestLayoutUpgradeUnderTraffic(t *testing.T) {
 	if n := <-through; n > 0 {
 		t.Errorf("%d strangers came through the upgrade", n)
 	}
-	edge.Do(func() error {
-		for _, name := range []string{"eth0", "eth1"} {
-			if got := attachedProgram(t, name); got == uint32(id) {
-				t.Errorf("the old program is still on %s", name)
-			}
+	for i, now := range runs(t, dir) {
+		if slices.Contains(ids, now) {
+			t.Errorf("the old program is still on eth%d", i)
 		}
-		return nil
-	})
+	}
 	sources, err := f.Sources()
 	if err != nil || len(sources) != 1 || sources[0].Open != 1 {
 		t.Errorf("sources after the upgrade: %+v, %v: want the open connection", sources, err)
@@ -244,8 +253,10 @@ func TestFailedLayoutUpgradeLeavesTheOldOne(t *testing.T) {
 	lab.Connect(edge, "eth0", lab.NewHost(t, "peer"), "eth0")
 	dir := filepath.Join(lab.BPFFS(t), "synward")
 	old := openOlder(t, dir, otherLayout)
+	lab.Connect(edge, "eth1", lab.NewHost(t, "partner"), "eth0")
 	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
-	id := mustID(mustInfo(t, old).ID())
+	edge.Do(func() error { _, err := old.Attach("eth1", modes()[len(modes())-1]); return err })
+	ids := runs(t, dir)
 	broken := filepath.Join(dir, "links", "999") // a pin that is no link
 	if err := old.maps.States.Pin(broken); err != nil {
 		t.Fatal(err)
@@ -260,8 +271,8 @@ func TestFailedLayoutUpgradeLeavesTheOldOne(t *testing.T) {
 		if _, err := f.Sync(testPolicy("198.51.100.2/32")); err == nil {
 			t.Error("the upgrade did not fail")
 		}
-		if got := attachedProgram(t, "eth0"); got != uint32(id) {
-			t.Errorf("program %d is attached after the failure, want the old one, %d", got, id)
+		if got := runs(t, dir); !slices.Equal(got, ids) {
+			t.Errorf("programs %d are attached after the failure, want the old ones, %d", got, ids)
 		}
 		if err := os.Remove(broken); err != nil {
 			return err
@@ -269,8 +280,8 @@ func TestFailedLayoutUpgradeLeavesTheOldOne(t *testing.T) {
 		if _, err := f.Sync(testPolicy("198.51.100.2/32")); err != nil {
 			return err
 		}
-		if got := attachedProgram(t, "eth0"); got == uint32(id) {
-			t.Error("the old program is still attached after the second try")
+		if got := runs(t, dir); slices.Contains(ids, got[0]) || slices.Contains(ids, got[1]) {
+			t.Error("an old program is still attached after the second try")
 		}
 		return nil
 	})
@@ -293,24 +304,36 @@ func knock(ctx context.Context, peer *lab.Host) <-chan int {
 	return n
 }
 
-func mustInfo(t *testing.T, f *Filter) *ebpf.ProgramInfo {
+func idOf(t *testing.T, prog *ebpf.Program) ebpf.ProgramID {
 	t.Helper()
-	info, err := f.prog.Info()
+	info, err := prog.Info()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return info
+	id, _ := info.ID()
+	return id
 }
 
-func mustID(id ebpf.ProgramID, _ bool) ebpf.ProgramID { return id }
-
-func attachedProgram(t *testing.T, name string) uint32 {
+// runs are the programs of the pinned links, by the interfaces' indexes.
+func runs(t *testing.T, dir string) (ids []ebpf.ProgramID) {
 	t.Helper()
-	l, err := netlink.LinkByName(name)
-	if err != nil || l.Attrs().Xdp == nil {
-		t.Fatalf("inspect %s: %v", name, err)
+	pins, err := filepath.Glob(filepath.Join(dir, "links", "?")) // not the broken one, 999
+	if err != nil || len(pins) == 0 {
+		t.Fatalf("links %v, %v", pins, err)
 	}
-	return l.Attrs().Xdp.ProgId
+	for _, pin := range pins {
+		l, err := link.LoadPinnedLink(pin, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		info, err := l.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, info.Program)
+	}
+	return ids
 }
 
 // What Go repeats by hand must be what the C side says.

@@ -120,7 +120,7 @@ type Entries struct {
 // Interface is one that the filter is on, or ought to be.
 type Interface struct {
 	Name    string      `json:"name"`
-	Mode    loader.Mode `json:"mode,omitempty"`   // native or generic; empty = not attached
+	Mode    loader.Mode `json:"mode,omitempty"`   // native, generic or tcx; empty = not attached
 	Egress  string      `json:"egress,omitempty"` // how what leaves by it is watched: tcx or clsact; empty = it is not
 	Warning string      `json:"warning,omitempty"`
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/synward/synward/loader"
 )
 
 func (p *patient) read(name string) (string, error) {
@@ -119,7 +121,7 @@ func examineProcess(_ context.Context, p *patient) []finding {
 }
 
 // slowDrivers have no native XDP, by what the kernel's tree says.
-var slowDrivers = map[string]bool{"e1000": true, "e1000e": true, "r8169": true, "8139cp": true, "vmxnet": true, "bridge": true, "dummy": true}
+var slowDrivers = map[string]bool{"e1000": true, "e1000e": true, "r8169": true, "8139cp": true, "vmxnet": true, "bridge": true, "dummy": true, "ifb": true, "vlan": true}
 
 func examineInterfaces(_ context.Context, p *patient) []finding {
 	names, err := p.interfaces()
@@ -218,8 +220,10 @@ func (p *patient) examineOwner(a *netlink.LinkAttrs) finding {
 	check := a.Name + " xdp"
 	if p.status != nil {
 		for _, i := range p.status.Filter.Interfaces {
-			if i.Name == a.Name && i.Mode == "native" {
+			if i.Name == a.Name && i.Mode == loader.Native {
 				return ok(check, "the filter, native")
+			} else if i.Name == a.Name && i.Mode == loader.TCX {
+				return ok(check, "%s; the filter is behind it, by TCX", holder(a))
 			} else if i.Name == a.Name && i.Mode != "" {
 				return warn(check, "see the driver above; [filter] attach = \"native\" makes it an error", "the filter, in generic mode: it costs more per packet")
 			}
@@ -231,5 +235,17 @@ func (p *patient) examineOwner(a *netlink.LinkAttrs) finding {
 	if _, err := os.Stat(filepath.Join(p.file.Filter.PinDir, "links", strconv.Itoa(a.Index))); err == nil {
 		return ok(check, "the filter, left by an earlier agent")
 	}
-	return fail(check, "ip link set dev "+a.Name+" xdp off", "program %d of somebody else has the place", a.Xdp.ProgId)
+	mend := "ip link set dev " + a.Name + " xdp off, or [filter] attach = \"tcx\" (Linux 6.6)"
+	if p.file.Filter.Attach == loader.TCX {
+		return ok(check, "%s; the filter's place is behind it, by TCX", holder(a))
+	}
+	return fail(check, mend, "%s has the place", holder(a))
+}
+
+// holder names the program that has an interface's place for XDP.
+func holder(a *netlink.LinkAttrs) string {
+	if a.Xdp == nil || !a.Xdp.Attached {
+		return "free"
+	}
+	return loader.Owner(a.Index) + " of somebody else"
 }

@@ -273,3 +273,59 @@ func TestNativeRefused(t *testing.T) {
 	}
 	e.cmd = nil
 }
+
+// With attach = "tcx" the agent shares an interface with somebody else's XDP
+// program; a change of the configuration moves the filter, and lets nobody in.
+func TestTCX(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	p1, p2 := e.connect("eth0", net1), e.connect("eth1", net2)
+	e.Listen(":25")
+	leave := squat(t, e.Host, "eth0")
+	if older(t) {
+		e.configure(loader.TCX, "eth*")
+		e.launch()
+		if err := <-e.ended; err == nil || !strings.Contains(e.log.String(), `attach = "tcx" needs Linux 6.6`) {
+			t.Errorf("on a kernel without TCX: %v", err)
+		}
+		e.cmd = nil
+		return
+	}
+	e.start(loader.TCX, "eth*")
+	e.attached("eth0", loader.TCX)
+	e.attached("eth1", loader.TCX)
+	e.guarded(p1, net1)
+	e.guarded(p2, net2)
+	if found := e.problems(); len(found) != 0 {
+		t.Errorf("problems %q", found)
+	}
+	reload := func(attach loader.Mode) {
+		e.configure(attach, "eth*")
+		_ = e.cmd.Process.Signal(syscall.SIGHUP)
+	}
+	reload(loader.Auto)
+	e.attached("eth1", loader.Native)
+	e.eventually("eth0 is somebody else's", func() bool { return len(e.problems("interface eth0", "squatter")) == 1 })
+	e.attached("eth0", loader.TCX) // where it was: better than nowhere
+	e.guarded(p1, net1)
+	leave()
+	e.attached("eth0", loader.Native)
+	reload(loader.TCX)
+	e.attached("eth0", loader.TCX)
+	e.guarded(p1, net1)
+	e.guarded(p2, net2)
+}
+
+// older says whether this kernel is older than TCX, by its own word.
+func older(t *testing.T) bool {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(string(text), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major < 6 || major == 6 && minor < 6
+}
