@@ -25,11 +25,11 @@ func (a *Agent) attachFirst(f FilterConfig) error {
 	if len(names) == 0 {
 		a.log.Warn("no interface matches filter.interfaces; the filter waits for one", "interfaces", f.Interfaces)
 	}
-	failed := a.attachEach(names, f.Attach)
+	remarks, failed := a.attachEach(names, f.Attach)
 	if len(names) > 0 && len(failed) == len(names) {
 		return failed[names[0]]
 	}
-	a.noteFailures(failed)
+	a.noteAttached(remarks, failed)
 	return nil
 }
 
@@ -40,50 +40,52 @@ func (a *Agent) attachAll(f FilterConfig) {
 		err = missingInterfaces(missing)
 	}
 	a.problem("interfaces", err)
-	a.noteFailures(a.attachEach(names, f.Attach))
+	remarks, failed := a.attachEach(names, f.Attach)
 	on, err := a.kernel.Attachments()
 	if err != nil {
 		err = fmt.Errorf("list attachments: %w", err)
 	}
 	a.problem("attach", err)
-	if slices.Contains(f.Interfaces, "auto") {
-		return // a default route that is away for a moment is nothing to note
-	}
 	for _, at := range on {
-		if !slices.Contains(names, at.Interface) {
-			a.remark(at.Interface, "filter.interfaces does not name it; the filter stays on it until the next reload")
+		// with "auto" it may be a default route that is away for a moment
+		if !slices.Contains(names, at.Interface) && !slices.Contains(f.Interfaces, "auto") {
+			remarks[at.Interface] = "filter.interfaces does not name it; the filter stays on it until the next reload"
 		}
 	}
+	a.noteAttached(remarks, failed)
 }
 
-// attachEach tries every interface and says which refused, and why.
-func (a *Agent) attachEach(names []string, mode loader.Mode) (failed map[string]error) {
+// attachEach tries every interface. It says what is to be known of those that
+// took the filter, and which refused, and why.
+func (a *Agent) attachEach(names []string, mode loader.Mode) (remarks map[string]string, failed map[string]error) {
 	on, err := a.kernel.Attachments()
 	if err != nil {
 		a.log.Warn("cannot list attachments", "error", err)
 	}
-	failed = map[string]error{}
-	a.clearRemarks()
+	remarks, failed = map[string]string{}, map[string]error{}
 	for _, n := range names {
 		at, err := a.kernel.Attach(n, mode)
 		if err != nil {
 			failed[n] = err
 			continue
 		}
-		a.remark(n, at.Warning)
+		if at.Warning != "" {
+			remarks[n] = at.Warning
+		}
 		if !slices.ContainsFunc(on, func(o loader.Attachment) bool { return o.Index == at.Index }) {
 			a.logAttached(at)
 		}
 	}
-	return failed
+	return remarks, failed
 }
 
-// noteFailures makes the problems of interfaces equal what failed; those of an
-// interface that has gone or is not wanted any more go with it.
-func (a *Agent) noteFailures(failed map[string]error) {
-	a.mu.RLock()
+// noteAttached takes over what attaching has told. The problem of an interface
+// that has gone or is not wanted any more goes with it.
+func (a *Agent) noteAttached(remarks map[string]string, failed map[string]error) {
+	a.mu.Lock()
+	a.remarks = remarks
 	was := slices.Collect(maps.Keys(a.problems))
-	a.mu.RUnlock()
+	a.mu.Unlock()
 	for _, part := range was {
 		if name, ok := strings.CutPrefix(part, attachPart("")); ok && failed[name] == nil {
 			a.problem(part, nil)
@@ -92,21 +94,6 @@ func (a *Agent) noteFailures(failed map[string]error) {
 	for name, err := range failed {
 		a.problem(attachPart(name), err)
 	}
-}
-
-func (a *Agent) clearRemarks() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.remarks = map[string]string{}
-}
-
-func (a *Agent) remark(name, text string) {
-	if text == "" {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.remarks[name] = text
 }
 
 func (a *Agent) logAttached(at loader.Attachment) {
