@@ -47,7 +47,9 @@ type Grants struct {
 // Peer is a source with the relay right.
 type Peer struct {
 	Prefix netip.Prefix
-	Name   string // the entry's note
+	Name   string   // the entry's note
+	Ports  []uint16 // it has the right on; none: on all
+	Except []uint16 // but not on these, where a longer prefix of another entry counts
 }
 
 // The filter, by what the agent wants of it; *loader.Filter is all three.

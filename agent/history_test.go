@@ -331,7 +331,7 @@ func TestPeersFollowThePrecedence(t *testing.T) {
 	add.Entries[4].Relay, add.Entries[4].Expires = true, time.Now().Add(time.Hour)
 	changed(t, a.addEntries, add)
 	want := []Peer{
-		{netip.MustParsePrefix("192.0.2.0/25"), "office"}, {netip.MustParsePrefix("192.0.2.64/26"), ""}, {netip.MustParsePrefix("198.51.100.7/32"), ""},
+		{Prefix: netip.MustParsePrefix("192.0.2.0/25"), Name: "office"}, {Prefix: netip.MustParsePrefix("192.0.2.64/26")}, {Prefix: netip.MustParsePrefix("198.51.100.7/32")},
 	}
 	opt := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	if diff := cmp.Diff(want, a.peers(), opt); diff != "" {

@@ -21,32 +21,54 @@ func (a *Agent) peers() []Peer {
 		if e.Action != policy.Allow || !isOwn(e) || e.Expired(now) {
 			continue
 		}
-		left := []netip.Prefix{e.Prefix}
+		left := []Peer{{Prefix: e.Prefix, Name: e.Note, Ports: e.Ports}}
 		for inner := range set.Within(e.Prefix) {
-			if isOwn(inner) && inner.Prefix != e.Prefix && !inner.Relay && !inner.Expired(now) && len(inner.Ports) == 0 {
-				left = cutOut(left, inner.Prefix)
+			if isOwn(inner) && inner.Prefix != e.Prefix && !inner.Relay && !inner.Expired(now) {
+				left = cutOut(left, inner.Prefix, inner.Ports)
 			}
 		}
-		for _, p := range left {
-			out = append(out, Peer{Prefix: p, Name: e.Note})
+		out = append(out, left...)
+	}
+	return out
+}
+
+// cutOut takes a hole out of peers: on these ports, none meaning all.
+func cutOut(ps []Peer, hole netip.Prefix, ports []uint16) []Peer {
+	var out []Peer
+	for _, p := range ps {
+		switch {
+		case hole.Bits() <= p.Prefix.Bits() && hole.Contains(p.Prefix.Addr()):
+			if p.Except = union(p.Except, ports); len(ports) > 0 && !within(p.Ports, p.Except) {
+				out = append(out, p)
+			}
+		case !p.Prefix.Contains(hole.Addr()):
+			out = append(out, p)
+		default:
+			var both []Peer
+			for _, half := range halves(p.Prefix) {
+				h := p
+				h.Prefix = half
+				both = append(both, h)
+			}
+			out = append(out, cutOut(both, hole, ports)...)
 		}
 	}
 	return out
 }
 
-// cutOut takes a hole out of prefixes.
-func cutOut(ps []netip.Prefix, hole netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range ps {
-		switch {
-		case hole.Bits() <= p.Bits() && hole.Contains(p.Addr()):
-		case !p.Contains(hole.Addr()):
-			out = append(out, p)
-		default:
-			out = append(out, cutOut(halves(p), hole)...)
-		}
-	}
-	return out
+// union is of two sets of ports, sorted.
+func union(a, b []uint16) []uint16 {
+	all := slices.Sorted(slices.Values(slices.Concat(a, b)))
+	return slices.Compact(all)
+}
+
+// within says whether all of ports, of which there are some, are in set.
+func within(ports, set []uint16) bool {
+	return len(ports) > 0 && !slices.ContainsFunc(ports, func(p uint16) bool { return !slices.Contains(set, p) })
+}
+
+func (p Peer) equal(o Peer) bool {
+	return p.Prefix == o.Prefix && p.Name == o.Name && slices.Equal(p.Ports, o.Ports) && slices.Equal(p.Except, o.Except)
 }
 
 // halves are the two prefixes that make up one.
@@ -65,7 +87,7 @@ func (a *Agent) pushPeers(ctx context.Context, ans *control.Changed) {
 	}
 	peers := a.peers()
 	a.mu.RLock()
-	same := slices.Equal(a.granted, peers)
+	same := slices.EqualFunc(a.granted, peers, Peer.equal)
 	a.mu.RUnlock()
 	if same {
 		a.problem("relay rights", nil)

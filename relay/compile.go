@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,16 +119,22 @@ func (t TLSSettings) certificate() (*tls.Certificate, error) {
 	return &cert, nil
 }
 
-// peer returns the peer that source is, if it is one; the longest prefix wins.
-func (c *compiled) peer(source netip.Addr) (Peer, bool) {
+// peer returns the peer that source is on a port, if it is one; the longest prefix
+// wins.
+func (c *compiled) peer(source netip.Addr, port uint16) (Peer, bool) {
 	var best Peer
 	found := false
 	for _, p := range c.settings.Peers {
-		if p.Prefix.Contains(source) && (!found || p.Prefix.Bits() > best.Prefix.Bits()) {
+		if p.Prefix.Contains(source) && p.on(port) && (!found || p.Prefix.Bits() > best.Prefix.Bits()) {
 			best, found = p, true
 		}
 	}
 	return best, found
+}
+
+// on says whether the right counts on a port.
+func (p Peer) on(port uint16) bool {
+	return (len(p.Ports) == 0 || slices.Contains(p.Ports, port)) && !slices.Contains(p.Except, port)
 }
 
 // selfSigned makes a certificate for hostname that lives in memory only.

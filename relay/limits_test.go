@@ -98,3 +98,16 @@ func TestDeniedIsBounded(t *testing.T) {
 		t.Errorf("the busy one is %+v", v)
 	}
 }
+
+// TestPeersPorts: the relay right of a source counts on its entry's ports.
+func TestPeersPorts(t *testing.T) {
+	set := testSettings()
+	set.Peers = []Peer{
+		{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Name: "hall", Except: []uint16{587}},
+		{Prefix: netip.MustParsePrefix("127.0.0.0/24"), Name: "printer", Ports: []uint16{25}, Senders: []string{"printer@example.org"}},
+	}
+	b := start(t, set)
+	on(t, b, "25").steps("s: 220 *", "c: HELO c", "s: 250 *", "c: MAIL FROM:<a@example.org>", "s: 550 *", "c: MAIL FROM:<printer@example.org>", "s: 250 *", "c: RCPT TO:<b@x.example>", "s: 250 *")
+	on(t, b, "465").steps("s: 220 *", "c: HELO c", "s: 250 *", "c: MAIL FROM:<a@example.org>", "s: 250 *", "c: RCPT TO:<b@x.example>", "s: 250 *")
+	on(t, b, "587").steps("s: 220 *", "c: HELO c", "s: 250 *", "c: MAIL FROM:<printer@example.org>", "s: 530 *")
+}

@@ -98,7 +98,7 @@ func (s *session) ask(rcpt *path) ask {
 	if acc, ok := set.accounts[s.user]; ok && s.user != "" {
 		a.account = &acc
 	}
-	if p, ok := set.peer(s.g.source); ok {
+	if p, ok := set.peer(s.g.source, s.g.port); ok {
 		a.peer = &p
 	}
 	return a

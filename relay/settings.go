@@ -55,6 +55,8 @@ type Peer struct {
 	Prefix  netip.Prefix `json:"prefix"`
 	Name    string       `json:"name"`
 	Senders []string     `json:"senders,omitempty"` // as an account's
+	Ports   []uint16     `json:"ports,omitempty"`   // that it may relay on; empty: all
+	Except  []uint16     `json:"except,omitempty"`  // ports that it may not relay on
 }
 
 // The defaults of Limits.

@@ -78,7 +78,7 @@ func relaySettings(c relay.Config) func(agent.Grants) ([]byte, error) {
 			return nil, err
 		}
 		for _, p := range g.Peers {
-			s.Peers = append(s.Peers, relay.Peer{Prefix: p.Prefix, Name: p.Name})
+			s.Peers = append(s.Peers, relay.Peer{Prefix: p.Prefix, Name: p.Name, Ports: p.Ports, Except: p.Except})
 		}
 		return json.Marshal(s)
 	}
