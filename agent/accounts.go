@@ -80,10 +80,55 @@ func (a *Agent) deleteAccount(r *http.Request) (any, error) {
 	return a.changeAccount(r.Context(), name, was, true, nil)
 }
 
-// changeAccount writes one document (nil deletes it) and has the relay take it
-// over. What the relay refuses is put back.
+// maxAccounts bounds the body of one request with many accounts, in bytes.
+const maxAccounts = 64 << 20
+
+// putAccounts answers POST /v1/accounts: all are written, or none.
+func (a *Agent) putAccounts(r *http.Request) (any, error) {
+	var req control.Accounts
+	body := http.MaxBytesReader(nil, r.Body, maxAccounts)
+	if err := json.NewDecoder(body).Decode(&req); err != nil {
+		return nil, control.Errorf(http.StatusBadRequest, "read request: %w", err)
+	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	var put, was store.Batch
+	seen := map[string]bool{}
+	for _, acc := range req.Accounts {
+		old, there, err := store.GetDoc(r.Context(), a.store, accounts, acc.Name)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case acc.Name == "" || seen[acc.Name] || len(acc.Doc) == 0 || string(acc.Doc) == "null" || len(acc.Doc) > maxAccount:
+			return nil, control.Errorf(http.StatusBadRequest, "account %q: there twice, without a name, or not a document of 1 to %d bytes", acc.Name, maxAccount)
+		case acc.ETag == "" && there:
+			return nil, control.Errorf(http.StatusConflict, "nothing changed: user %s is there already", acc.Name)
+		case acc.ETag != "" && (!there || acc.ETag != etag(old)):
+			return nil, control.Errorf(http.StatusConflict, "nothing changed: user %s has been changed meanwhile; try again", acc.Name)
+		}
+		seen[acc.Name] = true
+		addAccount(&put, acc.Name, acc.Doc)
+		addAccount(&was, acc.Name, old)
+	}
+	if len(put.PutDocs) == 0 {
+		return control.AccountChange{}, nil
+	}
+	return a.changeAccounts(r.Context(), put, was)
+}
+
+// changeAccount writes one document; nil deletes it.
 func (a *Agent) changeAccount(ctx context.Context, name string, was []byte, there bool, doc []byte) (any, error) {
-	if _, err := a.store.Commit(ctx, accountBatch(name, doc)); err != nil {
+	if !there {
+		was = nil
+	}
+	return a.changeAccounts(ctx, accountBatch(name, doc), accountBatch(name, was))
+}
+
+// changeAccounts commits documents at once and has the relay take them over. What
+// it refuses is put back.
+func (a *Agent) changeAccounts(ctx context.Context, put, was store.Batch) (any, error) {
+	if _, err := a.store.Commit(ctx, put); err != nil {
 		return nil, fmt.Errorf("nothing changed: write the store: %w", err)
 	}
 	ans := control.AccountChange{Changed: true}
@@ -97,11 +142,8 @@ func (a *Agent) changeAccount(ctx context.Context, name string, was []byte, ther
 		if err == nil {
 			break
 		}
-		if !there {
-			was = nil
-		}
 		ctx = context.WithoutCancel(ctx)
-		if _, uerr := a.store.Commit(ctx, accountBatch(name, was)); uerr != nil {
+		if _, uerr := a.store.Commit(ctx, was); uerr != nil {
 			return nil, fmt.Errorf("%w, and the store could not be put back: %w", err, uerr)
 		}
 		if perr := a.relay.Push(ctx); perr != nil {
@@ -112,10 +154,17 @@ func (a *Agent) changeAccount(ctx context.Context, name string, was []byte, ther
 	return ans, nil
 }
 
-func accountBatch(name string, doc []byte) store.Batch {
+func accountBatch(name string, doc []byte) (b store.Batch) {
+	addAccount(&b, name, doc)
+	return b
+}
+
+// addAccount puts one document into a batch; nil deletes it.
+func addAccount(b *store.Batch, name string, doc []byte) {
 	d := store.Doc{Collection: accounts, Name: name, Data: doc}
 	if doc == nil {
-		return store.Batch{DeleteDocs: []store.Doc{d}}
+		b.DeleteDocs = append(b.DeleteDocs, d)
+	} else {
+		b.PutDocs = append(b.PutDocs, d)
 	}
-	return store.Batch{PutDocs: []store.Doc{d}}
 }

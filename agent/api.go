@@ -37,6 +37,7 @@ func (a *Agent) routes() []control.Route {
 		{Pattern: "POST /v1/policy/undo", Handler: a.undoPolicy},
 		{Pattern: "POST /v1/policy/confirm", Handler: a.confirmPolicy},
 		{Pattern: "GET /v1/accounts", Handler: a.listAccounts},
+		{Pattern: "POST /v1/accounts", Handler: a.putAccounts},
 		{Pattern: "PUT /v1/accounts/{name}", Handler: a.putAccount},
 		{Pattern: "DELETE /v1/accounts/{name}", Handler: a.deleteAccount},
 		{Pattern: "/v1/relay/", HTTP: a.relayProxy()},

@@ -250,12 +250,14 @@ type Account struct {
 	Doc  json.RawMessage `json:"doc"`
 }
 
-// Accounts answers GET /v1/accounts.
+// Accounts answers GET /v1/accounts. As the body of POST /v1/accounts it holds
+// those to write, all or none: each with the tag of the one that it replaces, or
+// without a tag where there must be none.
 type Accounts struct {
 	Accounts []Account `json:"accounts"`
 }
 
-// AccountChange answers PUT and DELETE /v1/accounts/{name}.
+// AccountChange answers POST /v1/accounts, and PUT and DELETE /v1/accounts/{name}.
 type AccountChange struct {
 	Changed bool   `json:"changed"`
 	Warning string `json:"warning,omitempty"` // stored, but not in force yet

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -16,7 +18,7 @@ import (
 func userImportCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name: "import", Usage: "add the accounts of an htpasswd file (bcrypt, argon2)", ArgsUsage: "FILE (or -)",
-		Description: "Where a line is bad nothing is imported. An account that is there already stays as\nit is; with --replace it takes the file's password and keeps all else.",
+		Description: "All are imported at once, or none where a line is bad or the relay refuses one. An account that is there already stays as\nit is; with --replace it takes the file's password and keeps all else.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "replace", Usage: "take the passwords of accounts that are there already from the file"},
 			dryRunFlag(), jsonFlag(),
@@ -51,28 +53,33 @@ func userImport(c *cli.Context, s streams) error {
 		return err
 	}
 	done := imported{Added: []string{}, Replaced: []string{}, Kept: []string{}, DryRun: c.Bool("dry-run")}
+	var put control.Accounts
 	for _, a := range accounts {
 		old, tag, known := findAccount(there, a.Name)
-		header, list := control.Header{"If-None-Match": "*"}, &done.Added
+		list := &done.Added
 		switch {
 		case known && (!c.Bool("replace") || old.Hash == a.Hash):
 			done.Kept = append(done.Kept, a.Name)
 			continue
 		case known:
 			old.Hash, old.Scram = a.Hash, "" // it is of the old password
-			a = old
-			header, list = control.Header{"If-Match": tag}, &done.Replaced
+			a, list = old, &done.Replaced
 		default:
 			a.Created = time.Now().UTC().Truncate(time.Second)
 		}
-		if !done.DryRun {
-			var ans control.AccountChange
-			if _, err := cl.Do(c.Context, "PUT", accountPath(a.Name), a, &ans, header); err != nil {
-				return fmt.Errorf("import user %s, after %d others: %w", a.Name, len(done.Added)+len(done.Replaced), err)
-			}
-			done.Warning = ans.Warning
-		}
 		*list = append(*list, a.Name)
+		doc, err := json.Marshal(a)
+		if err != nil {
+			return fmt.Errorf("write account %s: %w", a.Name, err)
+		}
+		put.Accounts = append(put.Accounts, control.Account{Name: a.Name, ETag: tag, Doc: doc})
+	}
+	if !done.DryRun && len(put.Accounts) > 0 {
+		var ans control.AccountChange
+		if _, err := cl.Do(c.Context, http.MethodPost, "/v1/accounts", put, &ans, nil); err != nil {
+			return fmt.Errorf("import users: %w", err)
+		}
+		done.Warning = ans.Warning
 	}
 	return printImported(c, s, done)
 }

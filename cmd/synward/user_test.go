@@ -37,6 +37,20 @@ func (b *accountBook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		json.NewEncoder(w).Encode(all)
 		return
+	case http.MethodPost:
+		var all control.Accounts
+		if err := json.NewDecoder(r.Body).Decode(&all); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		for _, a := range all.Accounts {
+			if _, there := b.docs[a.Name]; there != (a.ETag != "") {
+				w.WriteHeader(http.StatusConflict)
+				return
+			}
+			b.docs[a.Name] = a.Doc
+		}
+		b.rev++
 	case http.MethodPut:
 		b.docs[name], _ = io.ReadAll(r.Body)
 		b.rev++
