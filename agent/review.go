@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -52,10 +54,18 @@ func (a *Agent) review(r *http.Request) (any, error) {
 			v.rows[row.Entry] = append(v.rows[row.Entry], row.Source)
 		}
 	}
+	named := map[policy.Key][]policy.Entry{}
 	for e := range set.All() {
 		if isOwn(e) {
 			v.look(e)
+		} else if e.Name != "" {
+			named[subjectOf(e)] = append(named[subjectOf(e)], e)
 		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(named), func(a, b policy.Key) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Action, b.Action))
+	}) {
+		v.lookAtName(k, named[k])
 	}
 	return control.Review{Since: v.uses.Since(), Findings: v.findings}, nil
 }
@@ -72,7 +82,7 @@ func (v *reviewing) look(e policy.Entry) {
 		return
 	}
 	if !e.Expires.IsZero() && e.Expires.Sub(v.now) < soon {
-		longer := addCommand(e, []netip.Prefix{e.Prefix}) + " --ttl 90d"
+		longer := addCommand(e, e.Prefix.String()) + " --ttl 90d"
 		v.find("expiring", e, longer, "expires on %s", e.Expires.Format(time.DateTime))
 	}
 	if o := hiddenBy(v.set, e, v.now); o != nil {
@@ -92,6 +102,20 @@ func (v *reviewing) look(e policy.Entry) {
 		return
 	}
 	v.width(e)
+}
+
+// lookAtName judges a name by all the entries that come of it.
+func (v *reviewing) lookAtName(k policy.Key, entries []policy.Entry) {
+	e := entries[0]
+	remove := fmt.Sprintf("synward %s remove %s", k.Action, k.Name)
+	switch {
+	case e.Expired(v.now):
+		v.find("expired", e, remove, "%s expired on %s", k.Name, e.Expires.Format(time.DateOnly))
+	case !e.Expires.IsZero() && e.Expires.Sub(v.now) < soon:
+		v.find("expiring", e, addCommand(e, k.Name)+" --ttl 90d", "%s expires on %s", k.Name, e.Expires.Format(time.DateTime))
+	case !slices.ContainsFunc(entries, func(e policy.Entry) bool { return !v.unused(e) }):
+		v.find("unused", e, remove, "no hit for %d days from any of the %d prefixes of %s", v.days, len(entries), k.Name)
+	}
 }
 
 // unused says whether nothing has hit the entry for the days, as far as that
@@ -154,17 +178,18 @@ func (v *reviewing) width(e policy.Entry) {
 		return
 	}
 	slices.SortFunc(blocks, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
-	command := addCommand(e, blocks) + fmt.Sprintf(" && synward allow remove %s", e.Prefix)
+	var words []string
+	for _, b := range blocks {
+		words = append(words, b.String())
+	}
+	command := addCommand(e, words...) + fmt.Sprintf(" && synward allow remove %s", e.Prefix)
 	v.find("wide", e, command, "a /%d, but only %d /%d of it used in %d days", e.Prefix.Bits(), len(blocks), unit, v.days)
 }
 
-// addCommand is the command that makes an entry for prefixes, without its
-// expiry.
-func addCommand(e policy.Entry, prefixes []netip.Prefix) string {
-	words := []string{"synward", string(e.Action), "add"}
-	for _, p := range prefixes {
-		words = append(words, p.String())
-	}
+// addCommand is the command that makes an entry for prefixes or a name, without
+// its expiry.
+func addCommand(e policy.Entry, what ...string) string {
+	words := append([]string{"synward", string(e.Action), "add"}, what...)
 	if len(e.Ports) > 0 {
 		words = append(words, "--ports", strings.ReplaceAll(strings.Trim(fmt.Sprint(e.Ports), "[]"), " ", ","))
 	}

@@ -152,7 +152,12 @@ func TestReviewFindsWhatToMend(t *testing.T) {
 	if _, err := a.Change(t.Context(), Update{By: "root", Put: []policy.Entry{e}}); err != nil {
 		t.Fatal(err)
 	}
+	soonGone := derived("soon.example", "", "192.88.99.9/32", 25)
+	soonGone.Expires = c.t.AddDate(0, 0, 45)
+	made(t, a, Update{Put: []policy.Entry{derived("idle.example", "", "192.88.99.1/32"), derived("idle.example", "", "192.88.99.2/32"),
+		derived("used.example", "", "192.88.99.3/32"), derived("used.example", "", "192.88.99.4/32"), soonGone}})
 	c.t = c.t.AddDate(0, 0, 40)
+	pass(t, k, a, "192.88.99.4/32", "192.88.99.4/32", 3)
 	for _, s := range []string{"10.0.1.1/32", "10.0.1.2/32", "10.0.9.1/32"} {
 		pass(t, k, a, "10.0.0.0/16", s, 3)
 	}
@@ -173,6 +178,8 @@ func TestReviewFindsWhatToMend(t *testing.T) {
 		`expiring 198.51.100.0/24: synward allow add 198.51.100.0/24 --ttl 90d`,
 		`unused 198.51.100.0/24: synward allow remove 198.51.100.0/24`,
 		`expired 203.0.113.0/24: synward allow remove 203.0.113.0/24`,
+		`unused 192.88.99.1/32: synward allow remove idle.example`,
+		`expiring 192.88.99.9/32: synward allow add soon.example --ports 25 --ttl 90d`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

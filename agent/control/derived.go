@@ -92,5 +92,6 @@ type Refresh struct {
 	Action policy.Action `json:"action,omitempty"` // of names
 	Names  []string      `json:"names,omitempty"`
 	Yes    bool          `json:"yes,omitempty"`
+	Why    string        `json:"why,omitempty"`
 	DryRun bool          `json:"dry_run,omitempty"`
 }

@@ -39,8 +39,8 @@ type SourceUse struct {
 	Observed uint64            `json:"observed,omitempty"` // of Passed: would have been dropped
 	Open     uint64            `json:"open"`               // connections now
 	Peak     uint64            `json:"peak,omitempty"`     // most at once, of late
-	Ports    []uint16          `json:"ports,omitempty"` // where the kernel cannot tell: those that its entry opens
-	Reasons  map[string]uint64 `json:"reasons,omitempty"` // of what was dropped or observed
+	Ports    []uint16          `json:"ports,omitempty"`    // where the kernel cannot tell: those that its entry opens
+	Reasons  map[string]uint64 `json:"reasons,omitempty"`  // of what was dropped or observed
 	Last     time.Time         `json:"last,omitzero"`
 }
 

@@ -246,5 +246,5 @@ func (k *Keeper) refreshDerived(r *http.Request, h host) (any, error) {
 		}
 	}
 	slices.SortFunc(wanted, func(a, b *subject) int { return compareDerived(a.derived(), b.derived()) })
-	return k.replace(r.Context(), h, update(r, prefix+"refresh", "", req.DryRun, false), wanted, req.Yes)
+	return k.replace(r.Context(), h, update(r, prefix+"refresh", req.Why, req.DryRun, false), wanted, req.Yes)
 }

@@ -37,7 +37,7 @@ func feedCommand(s streams) *cli.Command {
 			},
 			{
 				Name: "remove", Usage: "remove feeds with all their entries", ArgsUsage: "NAME…",
-				Flags:  []cli.Flag{killFlag(), dryRunFlag(), jsonFlag()},
+				Flags:  []cli.Flag{noteFlag(), killFlag(), dryRunFlag(), jsonFlag()},
 				Action: func(c *cli.Context) error { return removeFeeds(c, s) },
 			},
 			{
@@ -46,7 +46,7 @@ func feedCommand(s streams) *cli.Command {
 			},
 			{
 				Name: "refresh", Usage: "ask for feeds now (default: for all)", ArgsUsage: "[NAME…]",
-				Flags: []cli.Flag{yesFlag(), dryRunFlag(), jsonFlag()},
+				Flags: []cli.Flag{noteFlag(), yesFlag(), dryRunFlag(), jsonFlag()},
 				Action: func(c *cli.Context) error {
 					return refresh(c, s, control.Refresh{Feeds: true})
 				},
@@ -59,7 +59,7 @@ func feedCommand(s streams) *cli.Command {
 func refreshNamesCommand(s streams, action policy.Action) *cli.Command {
 	return &cli.Command{
 		Name: "refresh", Usage: "ask for names and SPF records now (default: for all)", ArgsUsage: "[NAME…]",
-		Flags: []cli.Flag{yesFlag(), dryRunFlag(), jsonFlag()},
+		Flags: []cli.Flag{noteFlag(), yesFlag(), dryRunFlag(), jsonFlag()},
 		Action: func(c *cli.Context) error {
 			return refresh(c, s, control.Refresh{Action: action})
 		},
@@ -67,7 +67,7 @@ func refreshNamesCommand(s streams, action policy.Action) *cli.Command {
 }
 
 func refresh(c *cli.Context, s streams, req control.Refresh) error {
-	req.Names, req.Yes, req.DryRun = c.Args().Slice(), c.Bool("yes"), c.Bool("dry-run")
+	req.Names, req.Yes, req.Why, req.DryRun = c.Args().Slice(), c.Bool("yes"), c.String("note"), c.Bool("dry-run")
 	return sendChange(c, s, "/v1/derived/refresh", req, nil)
 }
 
@@ -103,7 +103,7 @@ func removeFeeds(c *cli.Context, s streams) error {
 	if err := argCount(c, 1, -1); err != nil {
 		return err
 	}
-	req := control.RemoveFeeds{Names: c.Args().Slice(), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
+	req := control.RemoveFeeds{Names: c.Args().Slice(), Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
 	return sendChange(c, s, "/v1/feeds/remove", req, nil)
 }
 

@@ -60,7 +60,7 @@ func printProposal(s streams, p control.Proposal, names map[netip.Addr]string) {
 			break
 		}
 		if name := names[src.Addr()]; name != "" || len(p.Sources) > 1 {
-			fmt.Fprintf(s.out, "#   %s %s\n", src, name)
+			fmt.Fprintf(s.out, "#   %s\n", strings.TrimSpace(src.String()+" "+name))
 		}
 	}
 	fmt.Fprintln(s.out, p.Entry.Line())

@@ -174,6 +174,9 @@ func (in *reader) ipset(line string) error {
 		if w.text == "nomatch" {
 			e.Action = policy.Deny
 		}
+		if w.text == "timeout" {
+			in.warn("%s ends by itself there, and does not here", words[2].text)
+		}
 	}
 	if _, note, ok := strings.Cut(line, ` comment "`); ok {
 		e.Note, _, _ = strings.Cut(note, `"`)
@@ -205,13 +208,13 @@ func (in *reader) nft(line string) error {
 			}
 			in.inside, in.element, from = true, "", i+1
 		case i == len(line):
-			in.element += line[from:] + " "
+			in.element = strings.TrimLeft(in.element+line[from:]+" ", " \t")
 		case line[i] == '"':
 			in.quoted = !in.quoted
 		case !in.quoted && (line[i] == ',' || line[i] == '}'):
-			element := in.element + line[from:i]
+			element, at := in.element+line[from:i], from-len(in.element)
 			in.element, in.inside = "", line[i] == ','
-			if err := in.nftElement(element, from); err != nil {
+			if err := in.nftElement(element, at); err != nil {
 				return err
 			}
 			from = i + 1
@@ -226,8 +229,12 @@ func (in *reader) nftElement(element string, offset int) error {
 		return nil
 	}
 	var e policy.Entry
-	if _, note, ok := strings.Cut(element, `comment "`); ok {
+	plain, note, ok := strings.Cut(element, `comment "`)
+	if ok {
 		e.Note, _, _ = strings.Cut(note, `"`)
 	}
-	return in.add(word{words[0].text, offset + words[0].offset}, e)
+	if strings.Contains(plain, " timeout ") || strings.Contains(plain, " expires ") {
+		in.warn("%s ends by itself there, and does not here", words[0].text)
+	}
+	return in.add(word{words[0].text, max(0, offset+words[0].offset)}, e)
 }

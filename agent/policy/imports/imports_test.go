@@ -36,9 +36,9 @@ func TestFormats(t *testing.T) {
 		"mynetworks alone": {"postfix", "127.0.0.0/8 10.0.0.0/8\n", []string{"allow 127.0.0.0/8", "allow 10.0.0.0/8"}, 0},
 		"cidr table":       {"postfix", "192.0.2.1 REJECT go away\n192.0.2.0/24 OK\n[2001:db8::]/32\tpermit\n10.0.0.0/8 DUNNO\n198.51.100.0/24 554 no\n", []string{"deny 192.0.2.1/32", "allow 192.0.2.0/24", "allow 2001:db8::/32", "deny 198.51.100.0/24"}, 1},
 		"ipset": {"ipset", "create s hash:net family inet\nadd s 192.0.2.0/24 timeout 30 comment \"Acme office\"\nadd s 192.0.2.9 nomatch\nadd p 198.51.100.1,tcp:25\n", []string{
-			`allow 192.0.2.0/24 note="Acme office"`, "deny 192.0.2.9/32", "allow 198.51.100.1/32 25"}, 0},
+			`allow 192.0.2.0/24 note="Acme office"`, "deny 192.0.2.9/32", "allow 198.51.100.1/32 25"}, 1},
 		"nft": {"nft", "table inet t {\n\tset s {\n\t\ttype ipv4_addr\n\t\telements = { 192.0.2.0/24 comment \"a, b}\", 10.0.0.0-10.0.0.1,\n\t\t\t     198.51.100.7 timeout 1d expires 2h }\n\t}\n\tset e { elements = { 2001:db8::/32 } }\n\tchain c { ip saddr { 203.0.113.1 } accept }\n}\n", []string{
-			`allow 192.0.2.0/24 note="a, b}"`, "allow 10.0.0.0/31", "allow 198.51.100.7/32", "allow 2001:db8::/32"}, 0},
+			`allow 192.0.2.0/24 note="a, b}"`, "allow 10.0.0.0/31", "allow 198.51.100.7/32", "allow 2001:db8::/32"}, 1},
 	} {
 		got, warnings, err := read(c.format, c.text)
 		if err != nil || len(warnings) != c.warned {
@@ -61,6 +61,7 @@ func TestBadLinesAreNamedAndNothingIsTaken(t *testing.T) {
 		"bad if":        {"postfix", "if 192.0.2.0/24\n192.0.2.1 OK\nendif\n", "f:1:1: "},
 		"bad reference": {"postfix", "mynetworks = hash:/etc/postfix/networks\n", "f:1:14: \"hash:/etc/postfix/networks\" names a file"},
 		"bad element":   {"nft", "elements = { 192.0.2.0/24, @other }\n", "f:1:28: prefix \"@other\""},
+		"bad below":     {"nft", "elements = { 192.0.2.0/24,\n   @other }\n", "f:2:4: prefix \"@other\""},
 		"bad add":       {"ipset", "add s\n", "f:1:1: no element"},
 		"bad protocol":  {"ipset", "add s 192.0.2.1,udp:53\n", "f:1:7: element"},
 		"bad format":    {"xml", "", "format \"xml\""},
