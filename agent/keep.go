@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/synward/synward/agent/policy"
@@ -21,9 +20,6 @@ const lastGoodName = "last-good.policy"
 // easeSaving is how much longer it is left alone than it takes to write: that of
 // a million entries keeps a core and the disk busy for seconds.
 const easeSaving = 100
-
-// largePolicy is from how many entries on a change may leave much memory behind.
-const largePolicy = 50_000
 
 // openStore opens the store and reads policy and history from it. A damaged
 // one is moved away, and the last good policy takes its place.
@@ -121,9 +117,6 @@ func (a *Agent) saveLastGood(last bool) error {
 	if began := time.Now(); set != a.saved && (last || began.After(a.saveNext)) {
 		if err := store.WriteLastGood(a.lastGood, set); err != nil {
 			return err
-		}
-		if max(set.Len(), a.saved.Len()) > largePolicy {
-			debug.FreeOSMemory() // a large change leaves hundreds of megabytes, and the runtime gives them back in minutes
 		}
 		a.saved, a.saveNext = set, began.Add(time.Since(began)*easeSaving)
 	}

@@ -152,7 +152,7 @@ func (a *Agent) policyText(ctx context.Context) (string, error) {
 				return
 			}
 		}
-	}, policy.FormatOptions{Subjects: subjects})
+	}, policy.FormatOptions{Subjects: subjects, Sorted: true})
 	return text.String(), err
 }
 

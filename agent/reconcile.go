@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/synward/synward/agent/policy"
@@ -34,6 +36,7 @@ func (a *Agent) rested() bool {
 // reconcileLoop makes the kernel equal the policy: what a change has not brought
 // there, what ends when an entry expires, and all of it from time to time.
 func (a *Agent) reconcileLoop(ctx context.Context) error {
+	var relieved uint64
 	for clock := newStepClock(); ; {
 		wait := interval
 		set, _ := a.state()
@@ -64,7 +67,30 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 			a.reattach()
 		}
 		a.tidy(ctx)
+		relieved = a.relieve(relieved)
 	}
+}
+
+// manyEntries is how many a change leaves hundreds of megabytes behind with.
+const manyEntries = 50_000
+
+// relieve gives memory back after a large change; the runtime would take minutes.
+// It returns the last change that it has seen, which it is given the next time.
+func (a *Agent) relieve(seen uint64) uint64 {
+	all := a.records()
+	last := seen
+	large := false
+	for _, r := range slices.Backward(all) {
+		if r.ID <= seen {
+			break
+		}
+		last = max(last, r.ID)
+		large = large || r.Added+r.Changed+r.Removed >= manyEntries
+	}
+	if large {
+		debug.FreeOSMemory()
+	}
+	return last
 }
 
 // tidy does what follows from changes and from time, and may fail without harm.

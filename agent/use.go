@@ -21,6 +21,10 @@ const (
 	saveUses = time.Minute
 )
 
+// easeUses is how much longer than a reading takes the next one waits: the kernel's
+// counts of a million entries keep a core busy for a second.
+const easeUses = 50
+
 // journals are what the agent remembers of the ports.
 type journals struct {
 	attempts *journal.Attempts
@@ -40,7 +44,7 @@ func (a *Agent) openJournal(dir string) {
 
 // watchUse keeps the journal until the context ends.
 func (a *Agent) watchUse(ctx context.Context) error {
-	read, save := time.NewTicker(readUses), time.NewTicker(saveUses)
+	read, save := time.NewTimer(readUses), time.NewTicker(saveUses)
 	defer read.Stop()
 	defer save.Stop()
 	for {
@@ -50,7 +54,9 @@ func (a *Agent) watchUse(ctx context.Context) error {
 			a.problem("journal", a.saveUse())
 			return a.journal.log.Close()
 		case <-read.C:
+			began := time.Now()
 			a.problem("uses", errors.Join(a.readUse(), a.tellTails()))
+			read.Reset(max(readUses, time.Since(began)*easeUses))
 		case <-save.C:
 			a.problem("journal", a.saveUse())
 		}

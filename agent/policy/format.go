@@ -16,6 +16,7 @@ type FormatOptions struct {
 	// says of an entry that it is learned, and nothing else of who made it.
 	Origins  bool
 	Subjects []Subject // the names and feeds, after the prefixes
+	Sorted   bool      // the entries come in the order of Set.All: none is held back
 }
 
 // header is the first line of a policy text. The columns have fixed widths,
@@ -25,13 +26,15 @@ const header = "# action  prefix            ports        options\n"
 // Format writes entries as the text that Parse reads, sorted by prefix. Who
 // made an entry and when is not in it.
 func Format(w io.Writer, entries iter.Seq[Entry], o FormatOptions) error {
-	sorted := slices.SortedFunc(entries, func(a, b Entry) int {
-		x, y := item{at: placeOf(a.Prefix), terms: &a}, item{at: placeOf(b.Prefix), terms: &b}
-		return compareItems(&x, &y)
-	})
+	if !o.Sorted {
+		entries = slices.Values(slices.SortedFunc(entries, func(a, b Entry) int {
+			x, y := item{at: placeOf(a.Prefix), terms: &a}, item{at: placeOf(b.Prefix), terms: &b}
+			return compareItems(&x, &y)
+		}))
+	}
 	buf := bufio.NewWriter(w)
 	buf.WriteString(header) // the writer keeps the first error for Flush
-	for _, e := range sorted {
+	for e := range entries {
 		buf.WriteString(line(e, e.Prefix.String(), options(e, o)))
 		buf.WriteByte('\n')
 	}

@@ -1,9 +1,9 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,11 +15,9 @@ import (
 // the day when the store is lost. The file is replaced as a whole (mode 0600)
 // and is on disk when this returns.
 func WriteLastGood(path string, s *policy.Set) error {
-	var text bytes.Buffer
-	err := policy.Format(&text, s.All(), policy.FormatOptions{Origins: true})
-	if err == nil {
-		err = writeFile(path, text.Bytes())
-	}
+	err := writeFile(path, func(w io.Writer) error {
+		return policy.Format(w, s.All(), policy.FormatOptions{Origins: true, Sorted: true})
+	})
 	if err != nil {
 		return fmt.Errorf("write last good policy %s: %w", path, withoutPath(err))
 	}
@@ -44,13 +42,17 @@ func ReadLastGood(path string, now time.Time) (*policy.Set, error) {
 // WriteFile replaces a file, mode 0600: a crash at any moment leaves the old or
 // the new. It is on disk when this returns.
 func WriteFile(path string, data []byte) error {
-	if err := writeFile(path, data); err != nil {
+	err := writeFile(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("write %s: %w", path, withoutPath(err))
 	}
 	return nil
 }
 
-func writeFile(path string, data []byte) (err error) {
+func writeFile(path string, fill func(io.Writer) error) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
 	if err != nil {
@@ -62,7 +64,7 @@ func writeFile(path string, data []byte) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
-	if _, err = f.Write(data); err != nil {
+	if err = fill(f); err != nil {
 		return err
 	}
 	if err = f.Sync(); err != nil {
