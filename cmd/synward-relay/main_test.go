@@ -89,7 +89,7 @@ func startWith(t *testing.T, dir, bin, spec string, more ...net.Listener) *proce
 	}
 	p.cmd.Env = []string{"SYNWARD_LISTENERS=admin,587/starttls" + spec, "SYNWARD_SPOOL=" + spool}
 	p.cmd.Stderr = log
-	if err := os.Mkdir(spool, 0o700); err != nil {
+	if err := os.MkdirAll(spool, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if os.Geteuid() == 0 {
