@@ -3,7 +3,9 @@ package store_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -225,5 +227,34 @@ func TestLastGood(t *testing.T) {
 	}
 	if err := store.WriteLastGood(filepath.Join(path, "x"), set); err == nil {
 		t.Error("written below a file")
+	}
+}
+
+// The first versions wrote entries as JSON: what they have left is still read.
+func TestEntriesInJSON(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir).Close()
+	want := storetest.Entry(5)
+	value, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := []byte(want.Key().String())
+	sum := crc32.Checksum(append(slices.Clone(key), value...), crc32.MakeTable(crc32.Castagnoli))
+	db, err := bbolt.Open(filepath.Join(dir, "state", "store.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("entries")).Put(key, append(binary.BigEndian.AppendUint32(nil, sum), value...))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dir)
+	defer s.Close()
+	got, _, err := store.Entries(t.Context(), s)
+	if err != nil || len(got) != 1 || !got[0].Same(want) || got[0].By != want.By {
+		t.Errorf("read %+v, %v; want %+v", got, err, want)
 	}
 }
