@@ -34,6 +34,15 @@ func (a *Agent) relaySettings(ctx context.Context) ([]byte, error) {
 	return settings(Grants{Accounts: raw, Peers: peers})
 }
 
+// PushRelay has a running relay take over its settings, with the files that they
+// name as these are now.
+func (a *Agent) PushRelay(ctx context.Context) error {
+	if a.relay == nil || !a.relay.State().Running {
+		return nil // it is given them when it starts
+	}
+	return a.relay.Push(ctx)
+}
+
 // relayStatus is how the relay fares, with its own account of itself.
 func (a *Agent) relayStatus(ctx context.Context) *control.RelayStatus {
 	if a.relay == nil {

@@ -65,7 +65,10 @@ func runAgent(c *cli.Context, f file, log *slog.Logger) error {
 		log.Warn("no word to the service manager", "error", err)
 	}
 	go keepWatchdog(ctx, statusOf(f.Control.Socket), log)
-	go reloadOnHangup(ctx, c, a, names, f, log)
+	certs := &certWatch{push: a.PushRelay, log: log}
+	certs.configure(f.Relay)
+	go certs.run(ctx, certEvery)
+	go reloadOnHangup(ctx, c, a, names, certs, f, log)
 	log.Info("synward agent is ready", "version", version(), "socket", f.Control.Socket)
 	err = a.Run(ctx)
 	log.Info("synward agent ends; the filter goes on enforcing")
@@ -88,7 +91,7 @@ func agentFile(c *cli.Context) (file, error) {
 
 // reloadOnHangup reads the configuration again at every SIGHUP. A bad one is
 // said and changes nothing.
-func reloadOnHangup(ctx context.Context, c *cli.Context, a *agent.Agent, names *derive.Keeper, was file, log *slog.Logger) {
+func reloadOnHangup(ctx context.Context, c *cli.Context, a *agent.Agent, names *derive.Keeper, certs *certWatch, was file, log *slog.Logger) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -104,6 +107,7 @@ func reloadOnHangup(ctx context.Context, c *cli.Context, a *agent.Agent, names *
 		}
 		if err == nil {
 			names.Configure(f.Names, f.Feeds)
+			certs.configure(f.Relay)
 		}
 		if err != nil {
 			log.Error("configuration not reloaded; the old one goes on", "error", oneLine(err))
