@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"github.com/synward/synward/loader/rule"
@@ -64,6 +66,59 @@ func TestClsact(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// An upgrade puts the new egress program in the old one's place: a TCX link's at
+// once, clsact's when the interface is attached.
+func TestUpgradeOfEgress(t *testing.T) {
+	edge := lab.NewHost(t, "edge")
+	lab.Connect(edge, "eth0", lab.NewHost(t, "peer"), "eth0")
+	dir := filepath.Join(lab.BPFFS(t), "synward")
+	old := openOlder(t, dir)
+	pol := testPolicy("192.0.2.2/32")
+	pol.Ports[0].Forward = true
+	if _, err := old.Sync(pol); err != nil {
+		t.Fatal(err)
+	}
+	var at Attachment
+	edge.Do(func() (err error) { at, err = old.Attach("eth0", Native); return err })
+	was, _ := egressProgram(t, old.egressPin(at.Index))
+	old.Close()
+	f, err := Open(Options{PinDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if now, linked := egressProgram(t, f.egressPin(at.Index)); linked && now == was {
+		t.Error("the old egress program is still linked")
+	}
+	edge.Do(func() (err error) { at, err = f.Attach("eth0", Native); return err })
+	if now, _ := egressProgram(t, f.egressPin(at.Index)); now == was || at.Egress == "" {
+		t.Errorf("after the upgrade program %d watches by %q, before it %d", now, at.Egress, was)
+	}
+}
+
+// egressProgram is the program behind a pin, and whether that is a link.
+func egressProgram(t *testing.T, pin string) (id ebpf.ProgramID, linked bool) {
+	t.Helper()
+	if l, err := link.LoadPinnedLink(pin, nil); err == nil {
+		defer l.Close()
+		info, err := l.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Program, true
+	}
+	p, err := ebpf.LoadPinnedProgram(pin, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mustID(info.ID()), false
 }
 
 // addForeign puts a filter of somebody else's beside ours.

@@ -316,6 +316,18 @@ func TestForwardedSpoofedSYNsTakeNothing(t *testing.T) {
 	serve(e.behind, t, e.to()+":25")
 	mac := e.hardware(t, "eth0")
 	e.peer.Do(func() error { return spoof("eth0", 2000, e.to(), mac) })
+	ack := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
+	copy(ack, mac)
+	copy(ack[30:34], netip.MustParseAddr(e.to()).AsSlice())
+	ack[47] = 0x10
+	e.peer.Do(func() error {
+		return sendFrames("eth0", 500, func(i int) []byte { // guesses, for SYNs that were answered
+			binary.BigEndian.PutUint16(ack[34:], uint16(i)|0x8000)
+			binary.BigEndian.PutUint32(ack[42:], uint32(i)<<16|1)
+			checksum(ack)
+			return ack
+		})
+	})
 	if open, _ := e.open(t, "192.0.2.2"); open != 0 {
 		t.Errorf("spoofed SYNs hold %d slots", open)
 	}
@@ -403,6 +415,30 @@ func TestForwardedChurn(t *testing.T) {
 	if _, peak := e.open(t, "192.0.2.2"); peak == 0 || peak > limit || most > limit {
 		t.Errorf("at most %d connections at once, %d at the server; the cap is %d", peak, most, limit)
 	}
+}
+
+// IPv6 sources are counted by their /64 here, too.
+func TestForwardedIPv6(t *testing.T) {
+	t.Parallel()
+	const limit = 3
+	e := newForward(t, bridged, rule.Limits{Conns: limit}, 0)
+	e.peer.Address("eth0", "2001:db8::2/64", "2001:db8::3/64")
+	e.behind.Address("eth0", "2001:db8::9/64")
+	s := serve(e.behind, t, "[2001:db8::9]:25")
+	var alive []net.Conn
+	for i := range 2 * limit {
+		c, err := e.peer.Dial([]string{"2001:db8::2", "2001:db8::3"}[i%2], "[2001:db8::9]:25", patience)
+		if err != nil {
+			continue
+		}
+		alive = append(alive, c)
+	}
+	if open, peak := e.open(t, "2001:db8::2"); len(alive) != limit || open != limit || peak != limit {
+		t.Errorf("alive %d, open %d, peak %d; want %d of the /64", len(alive), open, peak, limit)
+	}
+	closeAll(alive)
+	s.closeAll()
+	e.eventually(t, "2001:db8::2", 0)
 }
 
 // The egress is watched where a port asks for it, and not a moment longer.
