@@ -87,6 +87,13 @@ static __always_inline bool swap_state(struct passage *c, __u32 from, __u32 to)
 	return __sync_val_compare_and_swap(&c->state, from, to) == from;
 }
 
+static __always_inline bool holds_slot(const struct passage *c)
+{
+	__u32 state = LOAD(c->state);
+
+	return state == PASSAGE_OPEN || state == PASSAGE_CLOSING;
+}
+
 static __always_inline void touch(struct passage *c)
 {
 	if (LOAD(c->state) == PASSAGE_OPEN)
@@ -274,13 +281,13 @@ __noinline enum reason admit_passage(const struct config *cfg, const struct entr
 	if (!h || !is_proof(g, h))
 		return is_full(e, &source) ? REASON_CONNECTIONS : 0;
 	c = bpf_map_lookup_elem(&passages, &flow);
-	if (!c || LOAD(c->state) == PASSAGE_OVER) {
-		if (is_full(e, &source))
-			return REASON_CONNECTIONS;
-		over = cap_rate(cfg, e, &source);
-		if (over == REASON_RATE)
-			return over;
-	}
+	if (c && c->server_first == g->acked) /* another CPU was first */
+		return 0;
+	if (!(c && holds_slot(c)) && is_full(e, &source))
+		return REASON_CONNECTIONS;
+	over = cap_rate(cfg, e, &source);
+	if (over == REASON_RATE)
+		return over;
 	over = c ? renew_passage(cfg, e, &source, c)
 		 : open_passage(cfg, &source, e->conns, &flow, g);
 	if (over)
