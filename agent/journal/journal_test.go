@@ -144,6 +144,22 @@ func TestUsesAddUpOverTheKernelsRestarts(t *testing.T) {
 	}
 }
 
+func TestUsesAreKnownSinceTheFirstAgentThoughNothingWasUsed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "uses.json")
+	for _, now := range []time.Time{noon, noon.Add(time.Hour)} {
+		u, err := journal.OpenUses(path, now)
+		if err != nil || !u.Since().Equal(noon) {
+			t.Errorf("known since %s, %v, want %s", u.Since(), err, noon)
+		}
+		if err := u.Save(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u, err := journal.OpenUses(path, noon.Add(-time.Hour)); err != nil || u.Since().After(noon.Add(-time.Hour)) {
+		t.Errorf("known since the future, %s, %v", u.Since(), err)
+	}
+}
+
 // lines reads a log.
 func lines(t *testing.T, l *journal.Log) (out []string) {
 	t.Helper()

@@ -56,6 +56,7 @@ func OpenUses(path string, now time.Time) (*Uses, error) {
 	u := &Uses{path: path, since: now.UTC().Truncate(time.Second), entries: map[uint64]use{}, sources: map[string]uint64{}}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		u.dirty = true // since when uses are known is worth keeping, though nothing uses anything yet
 		return u, nil
 	}
 	var f usesFile
@@ -65,7 +66,9 @@ func OpenUses(path string, now time.Time) (*Uses, error) {
 	if err != nil {
 		return u, fmt.Errorf("read the entries' uses %s: %w", path, err)
 	}
-	u.since = f.Since
+	if f.Since.Before(u.since) { // else the clock was ahead when it began
+		u.since = f.Since
+	}
 	for id, e := range f.Entries {
 		u.entries[id] = e
 	}
