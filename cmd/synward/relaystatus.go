@@ -24,6 +24,7 @@ type relayOwn struct {
 		Items    int   `json:"items"`
 		Bytes    int64 `json:"bytes"`
 		Deferred int   `json:"deferred"`
+		Damaged  int   `json:"damaged"`
 	} `json:"queue"`
 }
 
@@ -48,6 +49,9 @@ func relayRows(r *control.RelayStatus, now time.Time) [][]string {
 	var own relayOwn
 	if len(r.Own) == 0 || json.Unmarshal(r.Own, &own) != nil {
 		return rows
+	}
+	if n := own.Queue.Damaged; n > 0 {
+		rows = append(rows, []string{"damaged", plural(n, "item was", "items were") + " set aside, in corrupt/ of the spool; the journal says why"})
 	}
 	if e := own.Certificate.Error; e != "" {
 		rows = append(rows, []string{"certificate", e + "; tried again " + own.Certificate.Next.Format(time.DateTime)})

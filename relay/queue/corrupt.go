@@ -1,13 +1,13 @@
 package queue
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-
-	"encoding/json"
+	"strings"
 )
 
 // setAside takes a damaged item out of the queue and leaves what there is of
@@ -40,9 +40,24 @@ func (q *Queue) setAside(e *entry, raw []byte, cause error) {
 	}
 	q.opt.Log.Error("item is damaged on disk: set aside, not delivered", "item", id, "from", e.From,
 		"dir", filepath.Join(q.dir, "corrupt"), "cause", cause, "error", errors.Join(errs...))
+	q.damaged++
 	if err := q.remove(e, "corrupt", false); err != nil {
 		q.opt.Log.Error("set aside", "item", id, "error", err)
 	}
+}
+
+// countDamaged is how many pieces an earlier process or this one has set aside,
+// and nobody has taken away.
+func countDamaged(dir string) int {
+	files, err := os.ReadDir(filepath.Join(dir, "corrupt"))
+	if err != nil {
+		return 0 // there is none
+	}
+	names := map[string]bool{}
+	for _, f := range files {
+		names[strings.TrimSuffix(f.Name(), filepath.Ext(f.Name()))] = true
+	}
+	return len(names)
 }
 
 // keepCorrupt writes a file into corrupt/.

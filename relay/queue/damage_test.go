@@ -54,9 +54,15 @@ func TestDamagedItemIsSetAside(t *testing.T) {
 			if got := body(t, q, good); got != "fine" {
 				t.Errorf("got %q", got)
 			}
+			if n := q.Stats().Damaged; n != 1 {
+				t.Errorf("%d are said to be damaged", n)
+			}
 			q = reopen(t, q, Options{})
 			if l := q.List(); len(l) != 1 || l[0].ID != good {
 				t.Errorf("got %+v", l)
+			}
+			if n := q.Stats().Damaged; n != 1 {
+				t.Errorf("%d are said to be damaged after a restart", n)
 			}
 		})
 	}

@@ -48,7 +48,7 @@ func (q *Queue) Get(id string) (Item, error) {
 func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := Stats{Items: len(q.items), Bytes: q.bytes, Deferred: q.deferred, Held: q.held}
+	s := Stats{Items: len(q.items), Bytes: q.bytes, Deferred: q.deferred, Held: q.held, Damaged: q.damaged}
 	for len(q.oldest) > 0 && q.oldest[0].gone {
 		q.oldest = q.oldest[1:]
 		q.oldestGone--

@@ -45,6 +45,7 @@ type Queue struct {
 	cached     int64
 	deferred   int
 	held       int
+	damaged    int // set aside, in corrupt/
 	broken     error
 	closed     bool
 
@@ -93,6 +94,7 @@ func Open(dir string, o Options) (*Queue, error) {
 		q.closeFiles()
 		return nil, fmt.Errorf("open queue %s: %w", dir, err)
 	}
+	q.damaged = countDamaged(dir)
 	q.opt.Log.Info("queue open", "dir", dir, "items", len(q.items), "octets", q.bytes, "segments", len(q.segs))
 	go q.tend()
 	q.kick()

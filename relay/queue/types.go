@@ -129,7 +129,8 @@ type Stats struct {
 	Bytes    int64     `json:"bytes"`
 	Deferred int       `json:"deferred"` // items with a failed attempt behind them
 	Held     int       `json:"held"`
-	Oldest   time.Time `json:"oldest,omitzero"` // zero: the queue is empty
+	Damaged  int       `json:"damaged,omitempty"` // items set aside in the spool's corrupt/
+	Oldest   time.Time `json:"oldest,omitzero"`   // zero: the queue is empty
 }
 
 // Options configure Open. Zero values take the defaults.
