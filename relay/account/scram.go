@@ -23,7 +23,9 @@ const scramKind = "SCRAM-SHA-256"
 // of RFC 5803. It is easier to guess the password from than from Hash, so it
 // should be kept only where SCRAM is offered. It fails as Hash does, and where
 // the password has characters that SASLprep (RFC 4013) forbids.
-func Scram(password string) (string, error) {
+func Scram(password string) (string, error) { return scramOf(password, scramRounds) }
+
+func scramOf(password string, rounds int) (string, error) {
 	if password == "" || len(password) > maxPassword {
 		return "", fmt.Errorf("password has %d bytes: use 1 to %d", len(password), maxPassword)
 	}
@@ -33,12 +35,12 @@ func Scram(password string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("password: a character in it is not allowed with SCRAM (RFC 4013): choose another password")
 	}
-	keys, err := c.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(salt), Iters: scramRounds})
+	keys, err := c.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(salt), Iters: rounds})
 	if err != nil {
 		return "", fmt.Errorf("derive SCRAM keys: %w", err)
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf("%s$%d:%s$%s:%s", scramKind, scramRounds, b64(salt), b64(keys.StoredKey), b64(keys.ServerKey)), nil
+	return fmt.Sprintf("%s$%d:%s$%s:%s", scramKind, rounds, b64(salt), b64(keys.StoredKey), b64(keys.ServerKey)), nil
 }
 
 // ScramKeys are the keys of a's credential; false where it has none, or is disabled.

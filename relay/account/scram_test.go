@@ -33,7 +33,7 @@ func exchange(t *testing.T, keys scram.StoredCredentials, password string) bool 
 }
 
 func TestScram(t *testing.T) {
-	cred, err := Scram("correct horse")
+	cred, err := scramOf("correct horse", 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestScram(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys, ok := a.ScramKeys()
-	if !ok || keys.Iters != scramRounds {
+	if !ok || keys.Iters != 4096 {
 		t.Fatalf("keys %+v, %v", keys, ok)
 	}
 	if !exchange(t, keys, "correct horse") || exchange(t, keys, "correct house") {
@@ -57,8 +57,8 @@ func TestScram(t *testing.T) {
 			t.Errorf("Scram(%q): %v", pw, err)
 		}
 	}
-	for _, bad := range []string{"x", strings.Replace(cred, "SCRAM-SHA-256", "SCRAM-SHA-1", 1), strings.Replace(cred, "600000", "4095", 1),
-		strings.Replace(cred, "600000", "99999999", 1), cred + "=", cred[:len(cred)-8], strings.Replace(cred, "$6", "$06", 1)} {
+	for _, bad := range []string{"x", strings.Replace(cred, "SCRAM-SHA-256", "SCRAM-SHA-1", 1), strings.Replace(cred, "4096", "4095", 1),
+		strings.Replace(cred, "4096", "99999999", 1), cred + "=", cred[:len(cred)-8], strings.Replace(cred, "$4", "$04", 1)} {
 		a := Account{Name: "alice", Hash: a.Hash, Scram: bad}
 		if err := a.Validate(); err == nil {
 			t.Errorf("%q is valid", bad)
@@ -78,5 +78,16 @@ func TestFakeScramKeys(t *testing.T) {
 	a.Iters = 4096
 	if exchange(t, a, "x") {
 		t.Error("somebody got in")
+	}
+}
+
+// TestScramCost: what is stored has the cost that is documented.
+func TestScramCost(t *testing.T) {
+	cred, err := Scram("correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := parseScram(cred); err != nil || keys.Iters != 600_000 {
+		t.Errorf("%q: %v", cred, err)
 	}
 }
