@@ -154,8 +154,8 @@ func Owner(index int) string {
 	}
 	id := l.Attrs().Xdp.ProgId
 	prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
-	if err != nil {
-		return fmt.Sprintf("program %d", id)
+	if err != nil { // it takes CAP_SYS_ADMIN, which the agent has not
+		return fmt.Sprintf("program %d (bpftool prog show id %d)", id, id)
 	}
 	defer prog.Close()
 	info, err := prog.Info()

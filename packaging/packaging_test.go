@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/synward/synward/test/stage"
 )
 
 func read(t *testing.T, name string) string {
@@ -63,7 +65,7 @@ func TestUnit(t *testing.T) {
 	if strings.Contains(unit, "\nProtectKernelTunables=yes") {
 		t.Error("ProtectKernelTunables makes /sys/fs/bpf read-only")
 	}
-	for _, line := range []string{"Type=notify", "KillMode=process", "RuntimeDirectoryPreserve=yes", "WatchdogSec=30"} {
+	for _, line := range []string{"CapabilityBoundingSet=" + stage.Capabilities, "Type=notify", "KillMode=process", "RuntimeDirectoryPreserve=yes", "WatchdogSec=30"} {
 		if !strings.Contains(unit, "\n"+line+"\n") {
 			t.Errorf("no %s", line)
 		}

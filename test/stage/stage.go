@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -121,13 +122,24 @@ retry     = { min = "1s", max = "2s" }
 // Config is the path of the edge's configuration file.
 func (s *Stage) Config() string { return filepath.Join(s.Dir, "synward.toml") }
 
+// Capabilities are those of the agent, as packaging/systemd/synward.service bounds
+// them: here too it has no other.
+const Capabilities = "CAP_BPF CAP_NET_ADMIN CAP_PERFMON CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN CAP_KILL"
+
+// privileges are setpriv's arguments for them.
+func privileges() []string {
+	caps := strings.ReplaceAll(strings.ToLower(Capabilities), "cap_", "+")
+	return []string{"--bounding-set", "-all," + strings.ReplaceAll(caps, " ", ","), "--no-new-privs", "--"}
+}
+
 // StartAgent starts the agent and waits until it answers.
 func (s *Stage) StartAgent() {
 	s.t.Helper()
-	s.agent = s.Edge.Command(context.Background(), filepath.Join(s.bin, "synward"), "--config", s.Config(), "agent")
+	args := append(privileges(), filepath.Join(s.bin, "synward"), "--config", s.Config(), "agent")
+	s.agent = s.Edge.Command(context.Background(), "setpriv", args...)
 	// a file and not a pipe: the relay inherits it and outlives the agent
 	s.agent.Stdout, s.agent.Stderr = s.log, s.log
-	// the agent is the process itself: nsenter execs it
+	// the agent is the process itself: nsenter and setpriv exec it
 	if err := s.agent.Start(); err != nil {
 		s.t.Fatalf("start the agent: %v", err)
 	}
