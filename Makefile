@@ -55,8 +55,11 @@ generate: ## the BPF object and its Go side anew (clang-19, libbpf-dev)
 package: ## build/packages/*.deb and *.rpm for amd64 and arm64 (ARCH=amd64 for one)
 	GO="$(GO)" packaging/build.sh $(ARCH)
 
-package-test: package ## installs, upgrades and purges the .deb in a fresh Debian (root, mmdebstrap)
-	$(SUDO) packaging/test-deb.sh $$(ls -t $(BUILD)/packages/*_$$(dpkg --print-architecture).deb | head -1)
+package-test: ## installs .deb and .rpm, upgrades them under traffic, purges them (root; mmdebstrap, systemd-nspawn)
+	@command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends mmdebstrap systemd-container
+	for v in 1.0.0 1.0.1; do GO="$(GO)" VERSION=$$v OUT=$(BUILD)/package/test packaging/build.sh $$($(GO) env GOARCH) || exit 1; done
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./test/upgrade
+	$(SUDO) packaging/test-packages.sh $(BUILD)/package/test
 
 vagrant-test: ## the demo's story across the machines of the Vagrantfile (make package, vagrant)
 	vagrant up

@@ -1,10 +1,11 @@
 #!/bin/sh
 # build.sh [ARCH…]: build/packages/*.deb and *.rpm for amd64 and arm64. Needs
-# Go alone: nfpm is pinned in packaging/nfpm.mod.
+# Go alone: nfpm is pinned in packaging/nfpm.mod. VERSION and OUT (the folder) may be
+# set.
 set -eu
 cd "$(dirname "$0")/.."
 GO=${GO:-go}
-out=build/packages
+out=${OUT:-build/packages}
 work=build/package
 mkdir -p "$out" "$work/man"
 

@@ -1,16 +1,20 @@
 #!/bin/sh
-# test-deb.sh FILE.deb: installs, upgrades, removes and purges the package in a
-# fresh Debian 12 root, and looks at what is left (root; mmdebstrap).
+# test-packages.sh FOLDER: installs, upgrades, removes and purges the .deb in it
+# (1.0.0, then 1.0.1) in a fresh Debian 12 root, and looks at what is left; then
+# .deb and .rpm with systemd running there, under traffic. rpm's own program runs
+# the .rpm, on Debian's userland (root; mmdebstrap, systemd-nspawn).
 set -eu
-deb=$(realpath "$1")
+packages=$(realpath "$1")
+old=$(ls "$packages"/synward_1.0.0_*.deb) new=$(ls "$packages"/synward_1.0.1_*.deb)
 root=$(mktemp -d /var/tmp/synward-deb.XXXXXX)
 trap 'rm -rf "$root"' EXIT
-mmdebstrap --quiet --variant=minbase --include=systemd,procps bookworm "$root"
-cp "$deb" "$root/tmp/synward.deb"
+mmdebstrap --quiet --variant=minbase --include=systemd,dbus,procps,iproute2,rpm bookworm "$root"
+cp "$old" "$root/tmp/old.deb"
+cp "$new" "$root/tmp/new.deb"
 run() { unshare -mpf --mount-proc="$root/proc" chroot "$root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
 fail() { echo "$*"; exit 1; }
 
-run dpkg -i /tmp/synward.deb
+run dpkg -i /tmp/old.deb
 run synward config check
 [ "$(run stat -c '%U %a' /var/spool/synward)" = "synward-relay 700" ] || fail "the spool is not the relay's"
 [ "$(run stat -c '%U %a' /var/lib/synward)" = "root 700" ] || fail "the state is not root's"
@@ -19,7 +23,7 @@ run systemd-analyze verify --man=no synward.service
 
 echo '# mine' >> "$root/etc/synward/synward.toml"
 touch "$root/var/lib/synward/store.db"
-run dpkg -i /tmp/synward.deb
+run dpkg -i /tmp/new.deb
 grep -q '# mine' "$root/etc/synward/synward.toml" || fail "the upgrade has overwritten the configuration"
 
 run dpkg -r synward
@@ -29,3 +33,6 @@ for left in /etc/synward /var/lib/synward /var/spool/synward /usr/bin/synward; d
 	[ ! -e "$root$left" ] || fail "purging has left $left"
 done
 echo "install, upgrade, remove and purge did what they should"
+
+build/upgrade -root "$root" -old "$old" -new "$new"
+build/upgrade -root "$root" -old "$(ls "$packages"/synward-1.0.0-*.rpm)" -new "$(ls "$packages"/synward-1.0.1-*.rpm)"
