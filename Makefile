@@ -45,8 +45,10 @@ test-kernels: ## the loader's tests on other kernels, in QEMU (root; KERNELS="6.
 	CGO_ENABLED=0 GOARCH=amd64 $(GO) test -trimpath -c -o $(BUILD)/kernels-bin/interfaces.test ./test/interfaces
 	$(SUDO) $(BUILD)/kernels-bin/kernels -kernels $(BUILD)/kernels -bin $(BUILD)/kernels-bin $(ARGS) $(KERNELS)
 
-fuzz: ## a long run of the datapath against its model: FUZZ_ROUNDS policies, 2,000 frames each
+fuzz: ## a long run of the datapath against its models: FUZZ_ROUNDS policies, 2,000 frames each by XDP, 1,950 by TCX
 	$(GO) test $(if $(SUDO),-exec "$(SUDO) -E") ./loader -run Differential -count 1 -timeout 6h -v -args -rounds $(or $(FUZZ_ROUNDS),5000)
+	$(GO) test $(if $(SUDO),-exec "$(SUDO) -E") ./test/differential -count 1 -timeout 6h -v -args -rounds $(or $(FUZZ_ROUNDS),5000)
+	$(GO) test $(if $(SUDO),-exec "$(SUDO) -E") ./loader -run '^$$' -fuzz FuzzFrame -fuzztime 10m
 
 generate: ## the BPF object and its Go side anew (clang-19, libbpf-dev)
 	$(GO) generate ./loader ./test/bench

@@ -4,6 +4,7 @@
 package differential
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -18,8 +19,10 @@ import (
 	"github.com/synward/synward/test/lab"
 )
 
+// A long run wants more: go test ./test/differential -timeout 6h -args -rounds 5000
+var rounds = flag.Int("rounds", 60, "policies, or changes of one")
+
 const (
-	rounds  = 60  // policies, or changes of one
 	probes  = 150 // sources asked about in each, on every port
 	biggest = 60  // entries in a new policy
 )
@@ -174,7 +177,7 @@ func TestKernelDoesWhatThePolicySays(t *testing.T) {
 		d.ends = append(d.ends, d.now.Add(end).UTC())
 	}
 	seen, s, ports := tally{}, policy.NewSet(), d.ports()
-	for round := 0; round < rounds || len(seen.lacks()) > 0 && round < 20*rounds; round++ {
+	for round := 0; round < *rounds || len(seen.lacks()) > 0 && round < 20*(*rounds); round++ {
 		if s = d.change(s); d.IntN(8) == 0 {
 			ports = d.ports()
 		}
