@@ -140,19 +140,23 @@ func (f *Filter) attachLink(a *Attachment, mode Mode) (link.Link, error) {
 func attachError(a *Attachment, err error) error {
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("attach to %s: %w: %s; take it off (`ip link set dev %s xdp off`, or stop what loaded it), or set [filter] attach = \"tcx\" (Linux 6.6)",
-			a.Interface, ErrForeign, Owner(a.Index), a.Interface)
+			a.Interface, ErrForeign, owner(a.Index), a.Interface)
 	}
 	return fmt.Errorf("attach to %s: %w", a.Interface, err)
 }
 
-// Owner names the XDP program that sits on an interface, by number and, where
-// the process may see it (CAP_SYS_ADMIN), by name.
-func Owner(index int) string {
+// owner names the program that sits on an interface.
+func owner(index int) string {
 	l, err := netlink.LinkByIndex(index)
 	if err != nil || l.Attrs().Xdp == nil {
 		return "unknown"
 	}
-	id := l.Attrs().Xdp.ProgId
+	return NameProgram(l.Attrs().Xdp.ProgId)
+}
+
+// NameProgram names a loaded program by its number and, where the process may
+// see it (CAP_SYS_ADMIN), by its name.
+func NameProgram(id uint32) string {
 	prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
 	if err != nil { // it takes CAP_SYS_ADMIN, which the agent has not
 		return fmt.Sprintf("program %d (bpftool prog show id %d)", id, id)

@@ -247,5 +247,5 @@ func holder(a *netlink.LinkAttrs) string {
 	if a.Xdp == nil || !a.Xdp.Attached {
 		return "free"
 	}
-	return loader.Owner(a.Index) + " of somebody else"
+	return loader.NameProgram(a.Xdp.ProgId) + " of somebody else"
 }

@@ -17,7 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/loader"
 	"github.com/synward/synward/relay"
 )
 
@@ -171,6 +174,40 @@ func TestDoctorOnEgress(t *testing.T) {
 			if got := gradeOf(findings, check); got != grade {
 				t.Errorf("server %s, %s: %s, want %s", server, check, got, grade)
 			}
+		}
+	}
+}
+
+func TestDoctorOnTheInterfacesOwner(t *testing.T) {
+	taken := &netlink.LinkAttrs{Name: "eth0", Index: 4711, Xdp: &netlink.LinkXdp{Attached: true, ProgId: 1 << 30}}
+	free := &netlink.LinkAttrs{Name: "eth0", Index: 4711}
+	on := func(mode loader.Mode) *patient {
+		st := control.Status{}
+		st.Filter.Interfaces = []control.Interface{{Name: "eth0", Mode: mode}}
+		return &patient{status: &st}
+	}
+	var tcx file
+	tcx.Filter.Attach = loader.TCX
+	for name, c := range map[string]struct {
+		p           *patient
+		link        *netlink.LinkAttrs
+		grade, says string
+	}{
+		"native":                  {on(loader.Native), taken, gradeOK, "native"},
+		"generic":                 {on(loader.Generic), taken, gradeWarn, "generic"},
+		"tcx alone":               {on(loader.TCX), free, gradeOK, "TCX"},
+		"tcx behind somebody":     {on(loader.TCX), taken, gradeOK, "program 1073741824 of somebody else"},
+		"bad owner":               {on(""), taken, gradeFail, "program 1073741824 of somebody else"},
+		"no agent, free":          {&patient{}, free, gradeOK, "free"},
+		"no agent, bad owner":     {&patient{}, taken, gradeFail, "somebody else"},
+		"no agent, tcx is wanted": {&patient{file: tcx}, taken, gradeOK, "TCX"},
+	} {
+		f := c.p.examineOwner(c.link)
+		if f.Grade != c.grade || !strings.Contains(f.Text, c.says) {
+			t.Errorf("%s: %+v, want %s with %q", name, f, c.grade, c.says)
+		}
+		if f.Grade == gradeFail && !strings.Contains(f.Mend, "tcx") {
+			t.Errorf("%s: mend by %q", name, f.Mend)
 		}
 	}
 }

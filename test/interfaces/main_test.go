@@ -29,6 +29,10 @@ import (
 	"github.com/synward/synward/test/lab"
 )
 
+// patience is how long a thing may take to come about; it is polled for. An
+// emulated machine has taken 20 s to load the filter.
+const patience = time.Minute
+
 // configFile tells this program to be the agent.
 const configFile = "SYNWARD_TEST_AGENT"
 
@@ -224,9 +228,9 @@ func (e *edge) problems(words ...string) (found []string) {
 
 func (e *edge) eventually(what string, ok func() bool) {
 	e.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(30 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(30 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			e.t.Fatalf("not within 20 s: %s", what)
+			e.t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
