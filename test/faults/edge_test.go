@@ -24,7 +24,7 @@ import (
 // binDir tells the tests where TestMain has built the command.
 const binDir = "SYNWARD_FAULTS_BIN"
 
-var rounds = flag.Int("rounds", 8, "how often the agent is killed")
+var rounds = flag.Int("rounds", 6, "how often the agent is killed")
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
