@@ -3,6 +3,7 @@
 package packaging
 
 import (
+	"encoding/json"
 	"os"
 	"regexp"
 	"strings"
@@ -34,6 +35,16 @@ func TestMetricsExist(t *testing.T) {
 				t.Errorf("%s asks for %s, which nobody serves", file, m)
 			}
 		}
+	}
+}
+
+func TestDashboardIsJSON(t *testing.T) {
+	var dashboard struct {
+		Title  string
+		Panels []any
+	}
+	if err := json.Unmarshal([]byte(read(t, "grafana/synward.json")), &dashboard); err != nil || dashboard.Title == "" || len(dashboard.Panels) == 0 {
+		t.Errorf("%v: %+v", err, dashboard)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +87,14 @@ func TestScrape(t *testing.T) {
 		} {
 			if !strings.Contains(text, line+"\n") {
 				t.Errorf("%s: no line %q in\n%s", listen, line, text)
+			}
+		}
+		known := []string{"action", "interface", "mode", "observed", "port", "reason", "verdict", "version"}
+		for _, m := range regexp.MustCompile(`(?m)^synward_.*`).FindAllString(text, -1) {
+			for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(m, -1) {
+				if !slices.Contains(known, label[1]) { // an address above all: there are as many as strangers
+					t.Errorf("%s has the label %s", m, label[1])
+				}
 			}
 		}
 	}

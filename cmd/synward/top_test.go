@@ -188,9 +188,7 @@ func TestTopShowsRatesSourcesCapsAndQueue(t *testing.T) {
 	if code, errs := end(0); code != 0 || errs != "" {
 		t.Errorf("exit status %d, stderr %q", code, errs)
 	}
-	if !strings.Contains(x.Raw(), "\x1b[?1049l") {
-		t.Error("the alternate screen is not left")
-	}
+	x.Await("the screen of before", func([]string) bool { return strings.Contains(x.Raw(), "\x1b[?1049l") })
 }
 
 func TestTopChangesNothingWithoutAYes(t *testing.T) {
