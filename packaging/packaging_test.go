@@ -76,7 +76,7 @@ func TestUnit(t *testing.T) {
 	if strings.Contains(unit, "\nProtectKernelTunables=yes") {
 		t.Error("ProtectKernelTunables makes /sys/fs/bpf read-only")
 	}
-	for _, line := range []string{"CapabilityBoundingSet=" + stage.Capabilities, "Type=notify", "KillMode=process", "RuntimeDirectoryPreserve=yes", "WatchdogSec=30"} {
+	for _, line := range []string{"CapabilityBoundingSet=" + stage.Capabilities, "Type=notify", "KillMode=process", "RuntimeDirectoryPreserve=yes", "WatchdogSec=30", "FileDescriptorStoreMax=32"} {
 		if !strings.Contains(unit, "\n"+line+"\n") {
 			t.Errorf("no %s", line)
 		}
