@@ -61,11 +61,11 @@ func (w *certWatch) look(ctx context.Context) {
 		return
 	}
 	if err := w.push(ctx); err != nil {
-		w.log.Error("the new certificate is not in force; the old one goes on", "cert", w.tls.Cert, "error", oneLine(err))
+		w.log.Error("the new certificate is not in force; the old one goes on", "path", w.tls.Cert, "error", oneLine(err))
 		return
 	}
 	w.seen = now
-	w.log.Info("the certificate has changed, and is in force", "cert", w.tls.Cert)
+	w.log.Info("the certificate has changed, and is in force", "path", w.tls.Cert)
 }
 
 // stamp is another one where a file was written or replaced.
