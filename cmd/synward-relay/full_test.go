@@ -18,6 +18,7 @@ import (
 // TestFullDisk: where the spool's disk is full the answer is 452, and everything
 // that was accepted arrives; with room there again, so does what comes then.
 func TestFullDisk(t *testing.T) {
+	together(t)
 	if os.Getuid() != 0 {
 		t.Fatal("needs root: it mounts a small disk")
 	}

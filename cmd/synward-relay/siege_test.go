@@ -33,6 +33,14 @@ func size(all, few int) int {
 	return few
 }
 
+// together has a test that mostly waits run beside the others; in full each is
+// alone, as it is measured.
+func together(t *testing.T) {
+	if !*full {
+		t.Parallel()
+	}
+}
+
 // siege is the real process, in its sandbox, with an account and no next hop.
 type siege struct {
 	*process
@@ -188,6 +196,7 @@ func TestSiegeIdleTLS(t *testing.T) {
 // TestSiegeStalled: thousands of idle connections and hundreds of handshakes
 // that do not go on, from other sources, keep nobody out, and the handshakes end.
 func TestSiegeStalled(t *testing.T) {
+	together(t)
 	idle, stalled := size(2000, 300), size(200, 40)
 	limits := relay.Limits{}
 	if !*full {
@@ -214,6 +223,7 @@ func TestSiegeStalled(t *testing.T) {
 // TestSiegeSlow: clients that drip their commands, and such as drip their
 // messages, are ended by the clock, and keep nobody out.
 func TestSiegeSlow(t *testing.T) {
+	together(t)
 	n := size(1000, 100)
 	patience := time.Duration(size(8, 3)) * time.Second
 	s := besiege(t, relay.Limits{Command: relay.Duration(patience)})
