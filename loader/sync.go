@@ -5,10 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/synward/synward/loader/rule"
@@ -170,34 +168,6 @@ func (e *edit) change() Change {
 	return Change{Added: e.added, Updated: e.updated, Removed: len(e.removes)}
 }
 
-// amend applies an edit to the half in force.
-func (f *Filter) amend(h *half, e *edit) error {
-	if len(e.puts)+len(e.removes) > 0 {
-		if err := f.setIndex(noIndex, 0, 0); err != nil { // the trie alone answers from here on
-			return err
-		}
-	}
-	if err := h.write(e); err != nil {
-		return err
-	}
-	for _, prefix := range e.removes {
-		if err := h.remove(prefix); err != nil {
-			return fmt.Errorf("remove %s: %w", prefix, err)
-		}
-	}
-	if len(e.idleRules)+len(e.idle) > 0 {
-		if err := f.awaitPackets(h); err != nil {
-			return err
-		}
-		if err := writeSlots(h.rows, e.idle); err != nil {
-			return fmt.Errorf("clear entries: %w", err)
-		}
-	}
-	e.settle()
-	f.table = e.table
-	return f.reindex()
-}
-
 // replace builds the policy in the half that is not in force and turns to it.
 func (f *Filter) replace(pol rule.Policy, cfg filterConfig, old *half, st filterState) (Change, error) {
 	f.table = nil
@@ -226,6 +196,7 @@ func (f *Filter) replace(pol rule.Policy, cfg filterConfig, old *half, st filter
 	if err := f.maps.States.Put(uint32(0), st); err != nil {
 		return Change{}, fmt.Errorf("turn to the new policy: %w", err)
 	}
+	e.prefixes.apply(e.puts, e.removes)
 	e.settle()
 	e.fit(int(h.rules.MaxEntries()), int(h.rows.MaxEntries()))
 	f.table = e.table
@@ -266,46 +237,6 @@ func (f *Filter) retire(old, now *half, t *table) error {
 	}
 	defer empty.close()
 	return f.install(empty)
-}
-
-// write puts what the edit adds: entries before the rules that name them, rules
-// before the prefixes that point to them.
-func (h *half) write(e *edit) error {
-	if err := writeSlots(h.rows, e.newEntries); err != nil {
-		return fmt.Errorf("write entries: %w", err)
-	}
-	if err := h.changeEntries(e.oldEntries); err != nil {
-		return fmt.Errorf("change entries: %w", err)
-	}
-	if err := writeSlots(h.rules, e.putRules); err != nil {
-		return fmt.Errorf("write rules: %w", err)
-	}
-	for prefix, slot := range e.puts {
-		if err := h.put(prefix, slot); err != nil {
-			return fmt.Errorf("write %s: %w", prefix, err)
-		}
-	}
-	return nil
-}
-
-func (h *half) put(p netip.Prefix, slot uint32) error {
-	if p.Addr().Is4() {
-		return h.v4.Put(key4(p), slot)
-	}
-	return h.v6.Put(key6(p), slot)
-}
-
-func (h *half) remove(p netip.Prefix) error {
-	var err error
-	if p.Addr().Is4() {
-		err = h.v4.Delete(key4(p))
-	} else {
-		err = h.v6.Delete(key6(p))
-	}
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil
-	}
-	return err
 }
 
 // inForce is the state, and the settings of the half that it names.

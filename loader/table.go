@@ -268,10 +268,27 @@ func take[T any](free *[]uint32, all *[]T, grow bool) (uint32, bool) {
 	return uint32(len(*all) - 1), true
 }
 
+// indexed says whether an index that answers for IPv6 answers for all prefixes of
+// the edit, before it and after: see build6.
+func (e *edit) indexed() bool {
+	return !e.any(func(p netip.Prefix) bool { return p.Addr().Is6() && (p.Bits() < widest6 || p.Bits() > 64) })
+}
+
+func (e *edit) has6() bool { return e.any(func(p netip.Prefix) bool { return p.Addr().Is6() }) }
+
+// any says whether one of the edit's prefixes is so.
+func (e *edit) any(so func(netip.Prefix) bool) bool {
+	for p := range e.puts {
+		if so(p) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(e.removes, so)
+}
+
 // settle ends the edit once the kernel has it and no packet looks at what it
 // dropped.
 func (e *edit) settle() {
-	e.prefixes.apply(e.puts, e.removes)
 	for _, slot := range e.idleRules {
 		if e.refs[slot] > 0 || e.rules[slot] == (filterRule{}) {
 			continue // it came back, or was listed twice
