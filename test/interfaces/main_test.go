@@ -30,8 +30,8 @@ import (
 )
 
 // patience is how long a thing may take to come about; it is polled for. An
-// emulated machine has taken 20 s to load the filter.
-const patience = time.Minute
+// emulated machine whose host was busy has taken 52 s to load the filter.
+const patience = 3 * time.Minute
 
 // configFile tells this program to be the agent.
 const configFile = "SYNWARD_TEST_AGENT"
