@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"net/netip"
@@ -67,7 +66,7 @@ func addFlags(action policy.Action) []cli.Flag {
 }
 
 func addEntries(c *cli.Context, s streams, action policy.Action) error {
-	prefixes, names, warnings, err := readSources(c, s.in)
+	prefixes, names, warnings, err := readSources(c, s)
 	if err != nil {
 		return err
 	}
@@ -88,7 +87,7 @@ func addEntries(c *cli.Context, s streams, action policy.Action) error {
 }
 
 func removeEntries(c *cli.Context, s streams, action policy.Action) error {
-	prefixes, names, warnings, err := readSources(c, s.in)
+	prefixes, names, warnings, err := readSources(c, s)
 	if err != nil {
 		return err
 	}
@@ -145,7 +144,7 @@ func countFlag(c *cli.Context, name string) (*uint32, error) {
 
 // readSources reads the arguments, and for "-" what stands on stdin: one or
 // more prefixes or names a line, # begins a comment. One that is bad fails all.
-func readSources(c *cli.Context, in io.Reader) (out []netip.Prefix, names, warnings []string, err error) {
+func readSources(c *cli.Context, s streams) (out []netip.Prefix, names, warnings []string, err error) {
 	if err := argCount(c, 1, -1); err != nil {
 		return nil, nil, nil, err
 	}
@@ -175,6 +174,11 @@ func readSources(c *cli.Context, in io.Reader) (out []netip.Prefix, names, warni
 			}
 			continue
 		}
+		in, done := s.in, func() {}
+		if !isTerminal(in) {
+			in, done = watched(s.err, in, sizeOf(in), "reading stdin")
+		}
+		defer done()
 		lines := bufio.NewScanner(in)
 		for n := 1; lines.Scan(); n++ {
 			text, _, _ := strings.Cut(lines.Text(), "#")
@@ -200,7 +204,8 @@ func readSources(c *cli.Context, in io.Reader) (out []netip.Prefix, names, warni
 	return out, names, warnings, nil
 }
 
-// sendChange sends a change, waits until it is in force, and prints it.
+// sendChange sends a change, waits until it is in force, and prints it. What
+// takes its time shows on a terminal that it goes on.
 func sendChange(c *cli.Context, s streams, path string, req any, warnings []string) error {
 	cl, err := client(c)
 	if err != nil {
@@ -210,7 +215,14 @@ func sendChange(c *cli.Context, s streams, path string, req any, warnings []stri
 	if !c.Bool("json") {
 		path += fmt.Sprintf("?show=%d", manyLines)
 	}
-	if _, err := cl.Do(c.Context, http.MethodPost, path, req, &ans, nil); err != nil {
+	what := "bringing the change in force"
+	if c.Bool("dry-run") {
+		what = "working out the change"
+	}
+	done := spin(s.err, what)
+	_, err = cl.Do(c.Context, http.MethodPost, path, req, &ans, nil)
+	done()
+	if err != nil {
 		return err
 	}
 	ans.Warnings = append(warnings, ans.Warnings...)

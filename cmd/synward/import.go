@@ -3,10 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
-	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/urfave/cli/v2"
 
 	"github.com/synward/synward/agent/control"
@@ -48,10 +45,9 @@ func policyImport(c *cli.Context, s streams) error {
 	if err != nil {
 		return fmt.Errorf("read list: %w", err)
 	}
-	bar := progress(s.err, int64(len(data)), "reading "+name)
-	reader := progressbar.NewReader(bytes.NewReader(data), bar)
-	entries, warnings, err := imports.Read(&reader, imports.Options{Name: name, Format: c.String("format"), Action: action})
-	bar.Finish()
+	list, done := watched(s.err, bytes.NewReader(data), int64(len(data)), "reading "+name)
+	entries, warnings, err := imports.Read(list, imports.Options{Name: name, Format: c.String("format"), Action: action})
+	done()
 	if err != nil {
 		return usagef("%w; nothing changed", err)
 	}
@@ -66,55 +62,6 @@ func policyImport(c *cli.Context, s streams) error {
 			entries[i].Note = c.String("note")
 		}
 	}
-	done := spin(s.err, fmt.Sprintf("bringing %d entries in force", len(entries)))
-	defer done()
 	req := control.Add{Entries: entries, Command: "policy import", Why: c.String("note"), DryRun: c.Bool("dry-run")}
-	return sendChange(c, streams{in: s.in, out: afterwards{s.out, done}, err: afterwards{s.err, done}}, "/v1/entries", req, warnings)
-}
-
-// progress is a bar on a terminal, and nothing elsewhere.
-func progress(w io.Writer, total int64, what string) *progressbar.ProgressBar {
-	return progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(what),
-		progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionSetVisibility(isTerminal(w)), progressbar.OptionSetSpinnerChangeInterval(0)) // 0: no goroutine of its own, which races
-}
-
-// spin shows that something is under way, of which nobody knows how long it
-// takes, until done is called.
-func spin(w io.Writer, what string) (done func()) {
-	bar := progress(w, -1, what)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for tick := time.NewTicker(200 * time.Millisecond); ; {
-			select {
-			case <-stop:
-				tick.Stop()
-				bar.Finish()
-				return
-			case <-tick.C:
-				bar.Add(1)
-			}
-		}
-	}()
-	ended := false
-	return func() {
-		if !ended {
-			ended = true
-			close(stop)
-			<-stopped
-		}
-	}
-}
-
-// afterwards ends what is under way before the first word is written.
-type afterwards struct {
-	io.Writer
-	done func()
-}
-
-// Write writes through.
-func (w afterwards) Write(b []byte) (int, error) {
-	w.done()
-	return w.Writer.Write(b)
+	return sendChange(c, s, "/v1/entries", req, warnings)
 }
