@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -46,7 +47,7 @@ func policyImport(c *cli.Context, s streams) error {
 		return fmt.Errorf("read list: %w", err)
 	}
 	list, done := watched(s.err, bytes.NewReader(data), int64(len(data)), "reading "+name)
-	entries, warnings, err := imports.Read(list, imports.Options{Name: name, Format: c.String("format"), Action: action})
+	entries, warnings, err := imports.Read(list, imports.Options{Name: name, Format: c.String("format"), Action: action, Now: time.Now()})
 	done()
 	if err != nil {
 		return usagef("%w; nothing changed", err)

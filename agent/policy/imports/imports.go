@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/synward/synward/agent/policy"
@@ -23,6 +24,7 @@ type Options struct {
 	Name   string        // of the file, for messages
 	Format string        // one of Formats
 	Action policy.Action // where the text says nothing
+	Now    time.Time     // that what is left of a timeout counts from
 }
 
 // maxProblems is how many bad lines are collected before it gives up, maxLine
