@@ -59,6 +59,8 @@ type Engine struct {
 	to       timeouts
 
 	conns chan struct{} // a place for each connection in use
+	first sync.Once
+	ready chan struct{} // closed by the first Configure
 
 	mu   sync.Mutex
 	hops map[Hop]*hopState
@@ -90,8 +92,7 @@ func New(o Options) *Engine {
 	if o.Dialer == nil {
 		o.Dialer = &net.Dialer{}
 	}
-	e := &Engine{opt: o, to: defaultTimeouts(), hops: map[Hop]*hopState{}, conns: make(chan struct{}, o.Workers)}
-	e.Configure(Settings{})
+	e := &Engine{opt: o, to: defaultTimeouts(), hops: map[Hop]*hopState{}, conns: make(chan struct{}, o.Workers), ready: make(chan struct{})}
 	return e
 }
 
@@ -100,11 +101,19 @@ func New(o Options) *Engine {
 func (e *Engine) Configure(s Settings) {
 	s = s.withDefaults()
 	e.settings.Store(&s)
+	e.first.Do(func() { close(e.ready) })
 	e.eachHop(func(h *hopState) { h.line.call(true, e.opt.Queue.Ready) }) // there may be another way
 }
 
-// Run delivers until ctx ends (nil) or the queue fails (its error).
+// Run delivers until ctx ends (nil) or the queue fails (its error). It waits for
+// the first Configure: without settings every attempt would be in vain, and put
+// off what was waiting, or give it up.
 func (e *Engine) Run(ctx context.Context) error {
+	select {
+	case <-e.ready:
+	case <-ctx.Done():
+		return nil
+	}
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	ctx, stop := context.WithCancel(ctx)

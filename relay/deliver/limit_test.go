@@ -164,3 +164,39 @@ func TestSMTPUTF8WhereNeeded(t *testing.T) {
 		t.Errorf("%d bounced, of 3", n)
 	}
 }
+
+// TestWaitsForSettings: what waited over a restart is not tried, put off or given
+// up before there are settings to try it by.
+func TestWaitsForSettings(t *testing.T) {
+	s := newSink(t, nil)
+	q, err := queue.Open(t.TempDir(), queue.Options{SegmentSize: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	id, err := q.Add(t.Context(), queue.Envelope{From: "a@example.net", Rcpts: []queue.Recipient{{Addr: "b@example.org"}}}, strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan Outcome, 10)
+	e := New(Options{Queue: q, Observe: func(o Outcome) { seen <- o }})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	time.Sleep(100 * time.Millisecond) // it would have been tried by now
+	if it, err := q.Get(id); err != nil || it.Attempts > 0 || it.LastErr != "" {
+		t.Errorf("tried without settings: %+v, %v", it, err)
+	}
+	e.Configure(Settings{Router: SmartHosts{s.hop(Required)}})
+	if o := <-seen; o.Kind != Delivered {
+		t.Errorf("the first outcome is %+v", o)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
