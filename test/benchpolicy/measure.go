@@ -83,6 +83,7 @@ func (m *measuring) play() {
 	m.memory("after a restart")
 	m.single("allow add of one, the first after it", 3*singles, 1)
 	m.step("policy apply, of nothing", "", "policy", "apply", m.file("none", text(nil)))
+	m.step("policy import of a plain list, of nothing before", "", "policy", "import", m.file("list", lines(all[:n])))
 	m.r.mem = append(m.r.mem, memory{"at most", s.memory("VmHWM")})
 }
 
