@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/synward/synward/agent/control"
@@ -213,10 +214,17 @@ func (a *Agent) removeEntries(r *http.Request) (any, error) {
 		return nil, err
 	}
 	in := asked(r, string(req.Action)+" remove", req.Why, req.DryRun, req.Kill)
+	origins := []policy.Origin{policy.Operator, policy.File, policy.Learned}
+	if req.Origin != "" {
+		if !slices.Contains(origins, req.Origin) {
+			return nil, control.Errorf(http.StatusBadRequest, "origin %q: write operator, file or learned; nothing changed", req.Origin)
+		}
+		origins = []policy.Origin{req.Origin}
+	}
 	return a.change(r.Context(), in, func(e *edit, _ plan) error {
 		for _, p := range req.Prefixes {
 			gone := false
-			for _, origin := range []policy.Origin{policy.Operator, policy.File, policy.Learned} {
+			for _, origin := range origins {
 				if e.remove(policy.Key{Origin: origin, Action: req.Action, Prefix: p.Masked()}) {
 					gone = true
 				}

@@ -76,22 +76,25 @@ func (v *reviewing) find(kind string, e policy.Entry, command, why string, args 
 
 // look judges one entry.
 func (v *reviewing) look(e policy.Entry) {
-	remove := fmt.Sprintf("synward %s remove %s", e.Action, e.Prefix)
+	remove := v.removeCommand(e)
 	if e.Expired(v.now) {
 		v.find("expired", e, remove, "expired on %s", e.Expires.Format(time.DateOnly))
 		return
-	}
-	if !e.Expires.IsZero() && e.Expires.Sub(v.now) < soon {
-		longer := addCommand(e, e.Prefix.String()) + " --ttl 90d"
-		v.find("expiring", e, longer, "expires on %s", e.Expires.Format(time.DateTime))
 	}
 	if o := hiddenBy(v.set, e, v.now); o != nil {
 		kind := "shadowed"
 		if o.Action == e.Action {
 			kind = "duplicate"
 		}
-		v.find(kind, e, "synward policy export | synward policy apply -", "the %s of the same prefix and origin %s comes before it", o.Action, o.Origin)
+		v.find(kind, e, removeFrom(e), "the %s of the same prefix and origin %s comes before it", o.Action, o.Origin)
 		return
+	}
+	if !e.Expires.IsZero() && e.Expires.Sub(v.now) < soon {
+		longer := addCommand(e, e.Prefix.String()) + " --ttl 90d"
+		if e.Origin != policy.Operator { // what is added is the operator's, and comes before it
+			longer += " && " + removeFrom(e)
+		}
+		v.find("expiring", e, longer, "expires on %s", e.Expires.Format(time.DateTime))
 	}
 	if o := v.sameAround(e); o != nil {
 		v.find("shadowed", e, remove, "%s %s around it says the same", o.Action, o.Prefix)
@@ -140,7 +143,7 @@ func (v *reviewing) sameAround(e policy.Entry) *policy.Entry {
 		}
 		alike := o
 		alike.Prefix, alike.Origin, alike.Note, alike.Ports, alike.Name = e.Prefix, e.Origin, e.Note, e.Ports, e.Name
-		if covers(o.Ports, e.Ports) && alike.Same(e) && !e.Shared {
+		if covers(o.Ports, e.Ports) && alike.Same(e) && !e.Shared && o.Name == "" { // what a name stands for may be another tomorrow
 			return &o
 		}
 		return nil
@@ -180,10 +183,46 @@ func (v *reviewing) width(e policy.Entry) {
 	slices.SortFunc(blocks, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 	var words []string
 	for _, b := range blocks {
+		if v.between(e, b) {
+			return // an allow of the block would undo a part of it
+		}
 		words = append(words, b.String())
 	}
-	command := addCommand(e, words...) + fmt.Sprintf(" && synward allow remove %s", e.Prefix)
+	command := addCommand(e, words...)
+	if !e.Expires.IsZero() {
+		command += " --ttl " + e.Expires.Sub(v.now).Round(time.Second).String()
+	}
+	command += " && " + v.removeCommand(e)
 	v.find("wide", e, command, "a /%d, but only %d /%d of it used in %d days", e.Prefix.Bits(), len(blocks), unit, v.days)
+}
+
+// between says whether another of the operator's entries lies around a block of
+// one, and not around the whole of it.
+func (v *reviewing) between(e policy.Entry, block netip.Prefix) bool {
+	for o := range v.set.Covering(block.Addr()) {
+		if o.Own() && o.Key() != e.Key() && o.Prefix.Bits() >= e.Prefix.Bits() && o.Prefix.Bits() <= block.Bits() {
+			return true
+		}
+	}
+	return false
+}
+
+// removeCommand is the command that removes an entry, and no twin of it that is
+// of another origin.
+func (v *reviewing) removeCommand(e policy.Entry) string {
+	for _, origin := range []policy.Origin{policy.Operator, policy.File, policy.Learned} {
+		k := e.Key()
+		k.Origin = origin
+		if _, there := v.set.Get(k); there && origin != e.Origin {
+			return removeFrom(e)
+		}
+	}
+	return fmt.Sprintf("synward %s remove %s", e.Action, e.Prefix)
+}
+
+// removeFrom is the command that removes an entry of just its origin.
+func removeFrom(e policy.Entry) string {
+	return fmt.Sprintf("synward %s remove %s --origin %s", e.Action, e.Prefix, e.Origin)
 }
 
 // addCommand is the command that makes an entry for prefixes or a name, without
@@ -211,7 +250,11 @@ func addCommand(e policy.Entry, what ...string) string {
 		}
 	}
 	if e.Note != "" {
-		words = append(words, "--note", "'"+strings.ReplaceAll(e.Note, "'", `'\''`)+"'")
+		flag, note := "--note ", "'"+strings.ReplaceAll(e.Note, "'", `'\''`)+"'"
+		if e.Note[0] == '-' { // else it would be taken for a flag
+			flag = "--note="
+		}
+		words = append(words, flag+note)
 	}
 	return strings.Join(words, " ")
 }

@@ -174,7 +174,7 @@ func TestReviewFindsWhatToMend(t *testing.T) {
 		`wide 10.0.0.0/16: synward allow add 10.0.1.0/24 10.0.9.0/24 --ports 587 --note 'Acme'\''s' && synward allow remove 10.0.0.0/16`,
 		`unused 172.16.0.0/16: synward allow remove 172.16.0.0/16`,
 		`shadowed 172.16.5.0/24: synward allow remove 172.16.5.0/24`,
-		`duplicate 192.0.2.0/24: synward policy export | synward policy apply -`,
+		`duplicate 192.0.2.0/24: synward allow remove 192.0.2.0/24 --origin file`,
 		`expiring 198.51.100.0/24: synward allow add 198.51.100.0/24 --ttl 90d`,
 		`unused 198.51.100.0/24: synward allow remove 198.51.100.0/24`,
 		`expired 203.0.113.0/24: synward allow remove 203.0.113.0/24`,
@@ -184,7 +184,7 @@ func TestReviewFindsWhatToMend(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	// The command for a duplicate does what it says.
+	// What comes of an export has no duplicate.
 	exported, err := call[map[string]string](t, a.exportPolicy, "/", nil)
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,8 @@ type Add struct {
 type Remove struct {
 	Action   policy.Action  `json:"action"`
 	Prefixes []netip.Prefix `json:"prefixes"`
-	Why      string         `json:"why,omitempty"` // for history
+	Origin   policy.Origin  `json:"origin,omitempty"` // empty = of whichever there are
+	Why      string         `json:"why,omitempty"`    // for history
 	DryRun   bool           `json:"dry_run,omitempty"`
 	Kill     bool           `json:"kill,omitempty"`
 }

@@ -33,12 +33,16 @@ func entryCommand(s streams, action policy.Action) *cli.Command {
 			},
 			{
 				Name: "remove", Usage: "remove entries", ArgsUsage: "PREFIX… (or NAME…, spf:DOMAIN…; - reads them from stdin)",
-				Flags:  []cli.Flag{noteFlag(), killFlag(), dryRunFlag(), jsonFlag()},
+				Flags:  []cli.Flag{originFlag(), noteFlag(), killFlag(), dryRunFlag(), jsonFlag()},
 				Action: func(c *cli.Context) error { return removeEntries(c, s, action) },
 			},
 			listCommand(s, action), refreshNamesCommand(s, action),
 		},
 	}
+}
+
+func originFlag() cli.Flag {
+	return &cli.StringFlag{Name: "origin", Usage: "only those of `ORIGIN`: operator, file or learned (default: whichever there are)"}
 }
 
 func killFlag() cli.Flag {
@@ -92,10 +96,13 @@ func removeEntries(c *cli.Context, s streams, action policy.Action) error {
 		return err
 	}
 	if len(names) > 0 {
+		if c.IsSet("origin") {
+			return usagef("--origin is of prefixes; %s is a name", names[0])
+		}
 		req := control.RemoveNames{Action: action, Names: names, Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
 		return sendChange(c, s, "/v1/names/remove", req, warnings)
 	}
-	req := control.Remove{Action: action, Prefixes: prefixes, Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
+	req := control.Remove{Action: action, Prefixes: prefixes, Origin: policy.Origin(c.String("origin")), Why: c.String("note"), DryRun: c.Bool("dry-run"), Kill: c.Bool("kill")}
 	return sendChange(c, s, "/v1/entries/remove", req, warnings)
 }
 

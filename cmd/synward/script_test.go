@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 		Setup: setUp,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "await": await, "stopagent": stopAgent, "replace": replace,
+			"age": age, "mend": mend,
 		},
 	})
 }
