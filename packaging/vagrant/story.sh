@@ -38,6 +38,5 @@ knock 192.168.56.66 | grep -i 'timed out'
 knock 192.168.56.20 | grep '^220 '
 edge 'for i in $(seq 60); do sudo synward status 2>/dev/null | grep -q "agent *running" && exit 0; sleep 1; done; exit 1'
 [ "$(edge "pgrep -x synward-relay" | tr -d '\r')" = "$relay" ] || { echo "the relay did not outlive the agent"; exit 1; }
-edge 'sudo curl -s --unix-socket /run/synward/metrics.sock http://x/metrics 2>/dev/null | grep -E "^synward_(up|relay_up)" || true'
 
 step "all steps did what they should"
