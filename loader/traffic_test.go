@@ -124,10 +124,14 @@ func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
 	}
 	wg.Wait()
 	time.Sleep(patience)
-	for _, fd := range append(halves[0], halves[1]...) {
-		if c := living(fd); c != nil {
-			alive = append(alive, c)
+	for _, fd := range closeDead(append(halves[0], halves[1]...)) {
+		f := os.NewFile(uintptr(fd), "connection")
+		c, err := net.FileConn(f) // a descriptor of its own, of which there are few
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
 		}
+		alive = append(alive, c)
 	}
 	t.Cleanup(func() { closeAll(alive) })
 	return alive
@@ -153,21 +157,17 @@ func connectMany(src, dst string, n int) (fds []int, err error) {
 	return fds, nil
 }
 
-// living is the connection of a socket that has one; any other is closed.
-func living(fd int) net.Conn {
-	f := os.NewFile(uintptr(fd), "connection")
-	defer f.Close() // FileConn has a descriptor of its own
-	if _, err := unix.Getpeername(fd); err != nil {
-		return nil
+// closeDead closes the sockets that have no connection and returns the others.
+func closeDead(fds []int) (alive []int) {
+	for _, fd := range fds {
+		_, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if _, gone := unix.Getpeername(fd); gone != nil || !errors.Is(err, unix.EAGAIN) { // reset, or ended
+			unix.Close(fd)
+			continue
+		}
+		alive = append(alive, fd)
 	}
-	if _, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
-		return nil // reset, or ended
-	}
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil
-	}
-	return c
+	return alive
 }
 
 func closeAll(conns []net.Conn) {
