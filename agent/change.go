@@ -94,7 +94,8 @@ func (a *Agent) commit(ctx context.Context, in intent, e *edit, was *policy.Set,
 // A change of one prefix goes into the kernel's rules as they are. One of several
 // replaces them whole, so that no packet and no kill -9 meets half of it. Where
 // that would take seconds, few changes of many entries go in behind the index,
-// which shows them at once; only not those of IPv6 prefixes beyond /64.
+// which shows them at once; where it cannot, as with IPv6 beyond /64, the kernel's
+// rules are replaced all the same.
 const (
 	fewChanges  = 1000
 	replaceUpTo = 100_000

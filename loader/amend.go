@@ -9,13 +9,9 @@ import (
 )
 
 // amend applies an edit to the half in force. Of one prefix it is in force with
-// the trie's change; several come into force at once where the index can see to
-// it: the old one answers until the one with all of them is there.
-func (f *Filter) amend(h *half, e *edit) error {
-	atOnce, err := f.holdIndex(e)
-	if err != nil {
-		return err
-	}
+// the trie's change; several come into force at once where holdIndex has seen to
+// it: the old index answers until the one with all of them is there.
+func (f *Filter) amend(h *half, e *edit, atOnce bool) error {
 	if err := h.apply(e); err != nil {
 		return err
 	}
@@ -45,7 +41,7 @@ func (f *Filter) amend(h *half, e *edit) error {
 // changed, if the index is asked about all of its prefixes. Else, and for a
 // single prefix, none answers from here on.
 func (f *Filter) holdIndex(e *edit) (held bool, err error) {
-	n := len(e.puts) + len(e.removes)
+	n := e.prefixesChanged()
 	if n == 0 {
 		return false, nil
 	}

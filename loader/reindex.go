@@ -18,6 +18,7 @@ const indexEagerly = 20_000
 // indexer builds an index while the tries answer.
 type indexer struct {
 	wg     sync.WaitGroup
+	busy   bool   // one is being built
 	buffer uint32 // the one that was filled last, 0 or 1
 }
 
@@ -47,19 +48,32 @@ func (f *Filter) reindex() error {
 	if t.prefixes.len() <= indexEagerly {
 		return f.putIndex(buildIndex(t.prefixes))
 	}
-	m := t.prefixes // merge never writes to the slices that it has handed out
-	f.indexer.wg.Go(func() {
+	if !f.indexer.busy {
+		f.indexer.busy = true
+		f.indexer.wg.Go(f.followRules)
+	}
+	return nil
+}
+
+// followRules builds indexes until one is of the rules in force: of several
+// changes in a row, only the last needs one.
+func (f *Filter) followRules() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer func() { f.indexer.busy = false }()
+	for f.table != nil {
+		m := f.table.prefixes // merge never writes to the slices that it has handed out
+		f.mu.Unlock()
 		x := buildIndex(m)
 		f.mu.Lock()
-		defer f.mu.Unlock()
 		if f.table == nil || !sameSlices(f.table.prefixes, m) {
-			return // what came meanwhile builds its own
+			continue
 		}
 		if err := f.putIndex(x); err != nil {
 			f.log.Error("the index could not be built, the tries answer alone", "error", err)
 		}
-	})
-	return nil
+		return
+	}
 }
 
 func sameSlices(a, b mirror) bool {

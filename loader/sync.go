@@ -70,18 +70,23 @@ func (f *Filter) fill(pol rule.Policy, whole bool) (Change, error) {
 	}
 	e := t.edit()
 	err = e.equal(pol)
-	if errors.Is(err, errNoRoom) || err == nil && len(e.puts)+len(e.removes) > replaceAbove {
+	if errors.Is(err, errNoRoom) || err == nil && e.prefixesChanged() > replaceAbove {
 		return f.replace(pol, cfg, h, st)
 	}
 	if err != nil {
 		return Change{}, fmt.Errorf("translate the policy: %w", err)
 	}
-	return e.change(), f.amend(h, e)
+	atOnce, err := f.holdIndex(e)
+	if err != nil {
+		return Change{}, err
+	}
+	return e.change(), f.amend(h, e, atOnce)
 }
 
-// Update changes some rules of the policy that the last Sync brought, in force
-// when it returns: of a policy of a million prefixes, in milliseconds. Where it
-// fails, a Sync puts things right.
+// Update changes some rules of the policy that the last Sync brought, for all
+// packets at once and in force when it returns: of a policy of a million prefixes
+// in milliseconds. The error wraps ErrNeedsSync where it cannot; where it fails, a
+// Sync puts things right.
 func (f *Filter) Update(d rule.Delta) (Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,7 +108,14 @@ func (f *Filter) Update(d rule.Delta) (Change, error) {
 	if err := e.apply(d); err != nil {
 		return Change{}, errors.Join(ErrNeedsSync, err)
 	}
-	return e.change(), f.amend(h, e)
+	atOnce, err := f.holdIndex(e)
+	if err != nil {
+		return Change{}, err
+	}
+	if e.prefixesChanged() > 1 && !atOnce {
+		return Change{}, fmt.Errorf("%w: they cannot change at once", ErrNeedsSync)
+	}
+	return e.change(), f.amend(h, e, atOnce)
 }
 
 // ErrNeedsSync says that Update does not know the kernel's rules, or that they

@@ -268,6 +268,8 @@ func take[T any](free *[]uint32, all *[]T, grow bool) (uint32, bool) {
 	return uint32(len(*all) - 1), true
 }
 
+func (e *edit) prefixesChanged() int { return len(e.puts) + len(e.removes) }
+
 // indexed says whether an index that answers for IPv6 answers for all prefixes of
 // the edit, before it and after: see build6.
 func (e *edit) indexed() bool {

@@ -35,6 +35,9 @@ func eventsCommand(s streams) *cli.Command {
 				return err
 			}
 			q := queryOf(c, "since", "until", "source", "reason", "port")
+			if c.Bool("follow") && c.IsSet("until") {
+				return usagef("events: --follow waits for what is to come, --until ends before: give one of them")
+			}
 			if c.Bool("follow") {
 				q.Set("follow", "1")
 			}
