@@ -80,8 +80,9 @@ func capture(t *testing.T, h *lab.Host, name string) (stop func() []string) {
 		frame := make([]byte, 2048)
 		for {
 			n, from, err := unix.Recvfrom(fd, frame, 0)
-			if l, ok := from.(*unix.SockaddrLinklayer); err == nil && ok && l.Pkttype != unix.PACKET_OUTGOING {
-				if what := describe(frame[:n]); what != "" {
+			if err == nil { // up to the last frame, before the end counts
+				l, ok := from.(*unix.SockaddrLinklayer)
+				if what := describe(frame[:n]); ok && l.Pkttype != unix.PACKET_OUTGOING && what != "" {
 					seen = append(seen, what)
 				}
 				continue
