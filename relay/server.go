@@ -137,8 +137,13 @@ func (s *Server) Apply(set Settings) error {
 	if s.state.Swap(c) == nil {
 		close(s.ready)
 	}
-	s.log.Info("settings in force", "hash", c.hash, "accounts", len(c.accounts), "smarthosts", len(set.Smarthosts), "self_signed", c.cert == nil)
+	s.log.Info("settings in force", "hash", c.hash, "accounts", len(c.accounts), "smarthosts", len(set.Smarthosts), "self_signed", s.selfSigned(c))
 	return nil
+}
+
+// selfSigned says whether the certificate that is shown is our own.
+func (s *Server) selfSigned(c *compiled) bool {
+	return c.cert == nil && s.certs(c.settings).Certificate() == nil
 }
 
 // certs is where a certificate may come from under these settings, other than

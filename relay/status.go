@@ -38,7 +38,7 @@ func (s *Server) Status() Status {
 		st.Listeners = append(st.Listeners, fmt.Sprintf("%d/%s", l.Port, l.TLS))
 	}
 	if c := s.now(); c != nil {
-		st.Ready, st.SettingsHash, st.SelfSigned = true, c.hash, c.cert == nil && s.certs(c.settings).Certificate() == nil
+		st.Ready, st.SettingsHash, st.SelfSigned = true, c.hash, s.selfSigned(c)
 		st.Certificate = s.certs(c.settings).Status()
 	}
 	return st
