@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/relay/acme"
 )
 
 // relayOwn is the little of the relay's own status that people see.
@@ -16,16 +17,14 @@ type relayOwn struct {
 	Refused      uint64 `json:"refused"`
 	AuthFailures uint64 `json:"auth_failures"`
 	Unauthorized uint64 `json:"unauthorized"`
-	Certificate  struct {
-		Error string    `json:"error"`
-		Next  time.Time `json:"next"`
-	} `json:"certificate"`
-	Queue struct {
+	Queue        struct {
 		Items    int   `json:"items"`
 		Bytes    int64 `json:"bytes"`
 		Deferred int   `json:"deferred"`
 		Damaged  int   `json:"damaged"`
 	} `json:"queue"`
+
+	Certificate *acme.Status `json:"certificate"` // nil: not got by ACME
 }
 
 func relayRows(r *control.RelayStatus, now time.Time) [][]string {
@@ -53,10 +52,21 @@ func relayRows(r *control.RelayStatus, now time.Time) [][]string {
 	if n := own.Queue.Damaged; n > 0 {
 		rows = append(rows, []string{"damaged", plural(n, "item was", "items were") + " set aside, in corrupt/ of the spool; the journal says why"})
 	}
-	if e := own.Certificate.Error; e != "" {
-		rows = append(rows, []string{"certificate", e + "; tried again " + own.Certificate.Next.Format(time.DateTime)})
+	if c := own.Certificate; c != nil {
+		rows = append(rows, []string{"certificate", certificateLine(*c)})
 	}
 	return append(rows,
 		[]string{"sessions", fmt.Sprintf("%d open; messages accepted %d, refused %d; failed logins %d, unauthorised %d", own.Sessions, own.Accepted, own.Refused, own.AuthFailures, own.Unauthorized)},
 		[]string{"queue", fmt.Sprintf("%s, %d deferred, %d bytes", plural(own.Queue.Items, "item", "items"), own.Queue.Deferred, own.Queue.Bytes)})
+}
+
+// certificateLine says how the certificate fares that the relay gets for itself.
+func certificateLine(c acme.Status) string {
+	switch {
+	case c.Error != "":
+		return c.Error + "; tried again " + c.Next.Format(time.DateTime)
+	case c.NotAfter.IsZero():
+		return "by ACME: is being asked for"
+	}
+	return fmt.Sprintf("by %s, until %s", c.Issuer, c.NotAfter.Format(time.DateOnly))
 }
