@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// certs is one certificate for the edge and the next hop alike, and the
-// authority that everybody here trusts.
+// certs is one certificate for all who serve here, and the authority that
+// everybody here trusts.
 type certs struct {
 	pool *x509.CertPool
 	pair tls.Certificate

@@ -84,7 +84,7 @@ func New(t lab.T, bin, extra string) *Stage {
 	}
 	t.Cleanup(func() { s.log.Close() })
 	s.Dir, s.PinDir = dir, filepath.Join(lab.BPFFS(t), "synward")
-	if s.certs, err = makeCerts(dir, "edge.example", HopAddr); err != nil {
+	if s.certs, err = makeCerts(dir, "edge.example", HopAddr, StrangerAddr); err != nil {
 		t.Fatalf("make certificates: %v", err)
 	}
 	s.Sink = startSink(t, s.Hop, net.JoinHostPort(HopAddr, "25"), s.certs)
