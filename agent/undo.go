@@ -181,12 +181,14 @@ func (a *Agent) confirmPolicy(r *http.Request) (any, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	p := a.waiting()
-	if p == nil {
-		if all := a.records(); len(all) > 0 && all[len(all)-1].Command == rollback {
-			last := all[len(all)-1]
+	if all := a.records(); len(all) > 0 {
+		// the wait is over a moment after the rollback, and this may be between
+		if last := all[len(all)-1]; last.Command == rollback && (p == nil || p.Change == last.Undoes) {
 			return nil, control.Errorf(http.StatusConflict, "too late: change %d was rolled back %s; synward policy undo %d brings it again",
 				last.Undoes, last.Time.Format(time.RFC3339), last.ID)
 		}
+	}
+	if p == nil {
 		return control.Confirmed{DryRun: req.DryRun}, nil
 	}
 	ans := control.Confirmed{Change: p.Change, DryRun: req.DryRun}

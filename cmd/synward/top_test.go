@@ -122,6 +122,8 @@ func startTop(t *testing.T) (*fakeAgent, *terminal.Terminal, func(syscall.Signal
 	var errs bytes.Buffer
 	cmd := exec.Command(os.Args[0], "--socket", a.socket, "top", "--every", "200ms")
 	cmd.Args[0], cmd.Stderr = "synward", &errs // TestMain is the program then
+	races := filepath.Join(t.TempDir(), "race")
+	cmd.Env = append(os.Environ(), "GORACE=exitcode=0 log_path="+races)
 	x.Start(cmd)
 	ended := make(chan struct{})
 	go func() { cmd.Wait(); close(ended) }()
@@ -134,10 +136,33 @@ func startTop(t *testing.T) (*fakeAgent, *terminal.Terminal, func(syscall.Signal
 		case <-time.After(10 * time.Second):
 			t.Fatal("the view does not end")
 		}
+		ourRaces(t, races)
 		if after := termios(t, x); !reflect.DeepEqual(before, after) {
 			t.Errorf("the terminal was %+v and is %+v", before, after)
 		}
 		return cmd.ProcessState.ExitCode(), errs.String()
+	}
+}
+
+// ourRaces fails for what the race detector has seen, but for one that is not
+// ours: at its end the view's library closes the keyboard's descriptor beside the
+// goroutine that has just read from it.
+func ourRaces(t *testing.T, path string) {
+	t.Helper()
+	files, err := filepath.Glob(path + ".*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for report := range strings.SplitSeq(string(text), "WARNING: DATA RACE") {
+			if strings.Contains(report, "goroutine") && !strings.Contains(report, "cancelreader.(*epollCancelReader).Close") {
+				t.Errorf("data race:%s", report)
+			}
+		}
 	}
 }
 
