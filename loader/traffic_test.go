@@ -124,7 +124,7 @@ func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
 	}
 	wg.Wait()
 	time.Sleep(patience)
-	for _, fd := range closeDead(append(halves[0], halves[1]...)) {
+	for _, fd := range settled(append(halves[0], halves[1]...)) {
 		f := os.NewFile(uintptr(fd), "connection")
 		c, err := net.FileConn(f) // a descriptor of its own, of which there are few
 		f.Close()
@@ -155,6 +155,21 @@ func connectMany(src, dst string, n int) (fds []int, err error) {
 		}
 	}
 	return fds, nil
+}
+
+// settled waits until no more connections end: RSTs are rationed, and who got none
+// is reset when the server asks again.
+func settled(fds []int) []int {
+	fds = closeDead(fds)
+	for calm, tries := 0, 0; calm < 3 && tries < 40; tries++ {
+		time.Sleep(500 * time.Millisecond)
+		now := closeDead(fds)
+		if calm++; len(now) != len(fds) {
+			calm = 0
+		}
+		fds = now
+	}
+	return fds
 }
 
 // closeDead closes the sockets that have no connection and returns the others.
