@@ -74,7 +74,7 @@ func (f *Filter) attachIngress(name string, mode Mode) (Attachment, error) {
 		return a, err
 	}
 	defer l.Close()
-	if err := pinOver(l, pin); err != nil {
+	if err := replaceLink(l, pin); err != nil {
 		return a, fmt.Errorf("pin the link to %s: %w", name, err)
 	}
 	return a, nil

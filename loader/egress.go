@@ -131,12 +131,7 @@ func (f *Filter) pinEgress(pin string) error {
 		return err
 	}
 	defer prog.Close()
-	next := pin + "-new"
-	_ = os.Remove(next) // a run that died here
-	if err := prog.Pin(next); err != nil {
-		return err
-	}
-	return os.Rename(next, pin)
+	return pinOver(prog, pin)
 }
 
 func clsactFilter(index int) *netlink.BpfFilter {

@@ -100,13 +100,22 @@ func (d pinDir) commit() error {
 // replaceProgram makes prog the pinned program of that name; the rename is the
 // commit.
 func (d pinDir) replaceProgram(prog *ebpf.Program, name string) error {
-	next := d.object(name + "-new")
-	_ = os.Remove(next) // a run that died here
-	if err := prog.Pin(next); err != nil {
+	if err := pinOver(prog, d.object(name)); err != nil {
 		return fmt.Errorf("pin the new program: %w", err)
 	}
-	if err := os.Rename(next, d.object(name)); err != nil {
-		return errors.Join(fmt.Errorf("pin the new program: %w", err), os.Remove(next))
+	return nil
+}
+
+// pinOver pins a program or a link where another one may be: the name is never
+// without one of the two.
+func pinOver(p interface{ Pin(string) error }, pin string) error {
+	next := pin + "-new"
+	_ = os.Remove(next) // a run that died here
+	if err := p.Pin(next); err != nil {
+		return err
+	}
+	if err := os.Rename(next, pin); err != nil {
+		return errors.Join(err, os.Remove(next))
 	}
 	return nil
 }

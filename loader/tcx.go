@@ -131,19 +131,11 @@ func release() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// pinOver pins a link in the place of another, which then goes: the interface is
-// never without one of the two.
-func pinOver(l link.Link, pin string) error {
-	next := pin + "-new"
-	_ = os.Remove(next) // a run that died here
-	if err := l.Pin(next); err != nil {
-		return err
-	}
+// replaceLink pins a link in the place of another, which then goes: the interface
+// is never without one of the two.
+func replaceLink(l link.Link, pin string) error {
 	defer lastHold(pin)()
-	if err := os.Rename(next, pin); err != nil {
-		return errors.Join(err, os.Remove(next))
-	}
-	return nil
+	return pinOver(l, pin)
 }
 
 // removeLink removes a pin, and the link with it.
