@@ -19,7 +19,7 @@ import (
 // killed agent, too.
 func TestServerElsewhere(t *testing.T) {
 	t.Parallel()
-	if err := lookAtSources(); err != nil {
+	if err := stage.LookAtSources("agent", "cmd", "loader", "relay"); err != nil {
 		t.Fatalf("look at the sources: %v", err)
 	}
 	s := stage.New(t, os.Getenv(binDir), "[ports.2525]\nserver = \"elsewhere\"\n[ports.587]\n")

@@ -5,12 +5,10 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -48,28 +46,6 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// lookAtSources opens what the binaries are made of. The go command notes what
-// a test opens (not what TestMain does), and does not take an old result for a
-// new one when it has changed.
-func lookAtSources() error {
-	for _, top := range []string{"agent", "cmd", "loader", "relay"} {
-		err := filepath.WalkDir(filepath.Join("..", "..", top), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			f, err := os.Open(path)
-			if err != nil {
-				return err
-			}
-			return f.Close()
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 const (
 	password = "correct horse battery staple"
 	// soon is how long a thing may take to come about; it is polled for.
@@ -82,7 +58,7 @@ const (
 // set builds a stage, and starts the agent on it where start says so.
 func set(t *testing.T, start bool) *stage.Stage {
 	t.Helper()
-	if err := lookAtSources(); err != nil {
+	if err := stage.LookAtSources("agent", "cmd", "loader", "relay"); err != nil {
 		t.Fatalf("look at the sources: %v", err)
 	}
 	s := stage.New(t, os.Getenv(binDir), "")

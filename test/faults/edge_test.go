@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -19,6 +18,7 @@ import (
 	"github.com/synward/synward/loader"
 	"github.com/synward/synward/loader/rule"
 	"github.com/synward/synward/test/lab"
+	"github.com/synward/synward/test/stage"
 )
 
 // binDir tells the tests where TestMain has built the command.
@@ -61,32 +61,13 @@ type edge struct {
 	ended     chan error
 }
 
-// lookAtSources opens what the command is made of: the go command notes what a
-// test opens, and does not take an old result for a new one when it has changed.
-func lookAtSources(t *testing.T) {
-	t.Helper()
-	for _, top := range []string{"agent", "cmd", "loader"} {
-		err := filepath.WalkDir(filepath.Join("..", "..", top), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			f, err := os.Open(path)
-			if err != nil {
-				return err
-			}
-			return f.Close()
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // newEdge makes the hosts and a configuration; extra is added to it. state is
 // the folder of the store; "" = one of its own.
 func newEdge(t *testing.T, state, extra string) *edge {
 	t.Helper()
-	lookAtSources(t)
+	if err := stage.LookAtSources("agent", "cmd", "loader"); err != nil {
+		t.Fatal(err)
+	}
 	e := &edge{t: t, host: lab.NewHost(t, "edge"), far: lab.NewHost(t, "far"), dir: t.TempDir(), state: state}
 	lab.Connect(e.host, "eth0", e.far, "eth0")
 	e.host.Address("eth0", edgeAddr+"/24")
