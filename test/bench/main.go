@@ -110,7 +110,7 @@ func run(ctx context.Context, o options) (err error) {
 // play measures packets and then connections, each on a stage of its own: the
 // programs that count connections see every filter's.
 func (b *bench) play(r *report) (err error) {
-	defer catch(&err)
+	defer lab.Catch(&err)
 	b.progress("make prefixes")
 	sets := map[int][]prefix{}
 	for _, n := range sizes {
@@ -119,7 +119,7 @@ func (b *bench) play(r *report) (err error) {
 	top := sets[sizes[len(sizes)-1]]
 	outside := strangers(listLen, sets[1_000], sets[100_000], top)
 	house := b.s
-	defer house.strike()
+	defer house.Strike()
 	b.gen, err = newGenerator(house, outside,
 		allowed(listLen, top), allowed(listLen, some(1_000, top)), repeat(listLen, allowed(1_000, top)))
 	if err != nil {
@@ -145,7 +145,7 @@ func (b *bench) on(house *stage, act func()) {
 	b.s = &stage{ctx: house.ctx}
 	defer func() {
 		b.progress("take down")
-		b.s.strike()
+		b.s.Strike()
 		b.s = house
 	}()
 	act()

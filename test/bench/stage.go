@@ -21,20 +21,11 @@ import (
 )
 
 // stage is what the lab wants of a test, for a program: everything made on it
-// is taken down by strike.
+// is taken down by Strike.
 type stage struct {
-	ctx      context.Context
-	cleanups []func()
+	lab.Scene
+	ctx context.Context
 }
-
-// failure is what Fatalf panics with.
-type failure struct{ error }
-
-func (s *stage) Helper() {}
-
-func (s *stage) Fatalf(format string, args ...any) { panic(failure{fmt.Errorf(format, args...)}) }
-
-func (s *stage) Cleanup(fn func()) { s.cleanups = append(s.cleanups, fn) }
 
 func (s *stage) TempDir() string {
 	dir, err := os.MkdirTemp("", "synward-bench")
@@ -52,24 +43,6 @@ func (s *stage) check(what string, err error) {
 	}
 	if s.ctx.Err() != nil {
 		s.Fatalf("%s: %w", what, s.ctx.Err())
-	}
-}
-
-func (s *stage) strike() {
-	for i := len(s.cleanups) - 1; i >= 0; i-- {
-		s.cleanups[i]()
-	}
-	s.cleanups = nil
-}
-
-// catch turns the panic of Fatalf into an error.
-func catch(err *error) {
-	switch p := recover().(type) {
-	case nil:
-	case failure:
-		*err = p.error
-	default:
-		panic(p)
 	}
 }
 

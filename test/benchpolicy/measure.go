@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/synward/synward/test/lab"
 )
 
 // result is what one size came to.
@@ -36,8 +38,8 @@ const singles = 21
 
 func measure(ctx context.Context, bin string, n int, verbose bool) (_ *result, err error) {
 	s := &stage{ctx: ctx}
-	defer s.strike()
-	defer catch(&err)
+	defer s.Strike()
+	defer lab.Catch(&err)
 	if s.bin, err = filepath.Abs(bin); err != nil {
 		return nil, err
 	}

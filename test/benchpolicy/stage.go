@@ -19,27 +19,15 @@ import (
 // stage is a protected host with an agent, and a client on a wire to it. It is
 // what the lab wants of a test, for a program.
 type stage struct {
-	ctx      context.Context
-	bin      string
-	dir      string
-	host     *lab.Host
-	client   *lab.Host
-	agent    *exec.Cmd
-	ended    chan error
-	cleanups []func()
+	lab.Scene
+	ctx    context.Context
+	bin    string
+	dir    string
+	host   *lab.Host
+	client *lab.Host
+	agent  *exec.Cmd
+	ended  chan error
 }
-
-// failure is what Fatalf panics with.
-type failure struct{ error }
-
-// Helper does nothing.
-func (s *stage) Helper() {}
-
-// Fatalf ends the run.
-func (s *stage) Fatalf(format string, args ...any) { panic(failure{fmt.Errorf(format, args...)}) }
-
-// Cleanup has fn called at the end, last first.
-func (s *stage) Cleanup(fn func()) { s.cleanups = append(s.cleanups, fn) }
 
 // TempDir is a folder for this run.
 func (s *stage) TempDir() string {
@@ -49,23 +37,6 @@ func (s *stage) TempDir() string {
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
-}
-
-func (s *stage) strike() {
-	for i := len(s.cleanups) - 1; i >= 0; i-- {
-		s.cleanups[i]()
-	}
-}
-
-// catch turns the panic of Fatalf into an error.
-func catch(err *error) {
-	switch p := recover().(type) {
-	case nil:
-	case failure:
-		*err = p.error
-	default:
-		panic(p)
-	}
 }
 
 // build makes the hosts and the configuration.
