@@ -63,7 +63,11 @@ func (a *Agent) commit(ctx context.Context, in intent, e *edit, was *policy.Set,
 	if err != nil {
 		return err
 	}
-	if _, err := a.store.Commit(ctx, e.batch()); err != nil {
+	_, err = a.store.Commit(ctx, e.batch())
+	if ctx.Err() == nil { // who asked is still there: it is the disk
+		a.problem("last change", err)
+	}
+	if err != nil {
 		return fmt.Errorf("nothing changed: write the store: %w", err)
 	}
 	ch, err := a.write(was, e, p)
