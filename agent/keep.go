@@ -17,6 +17,11 @@ import (
 // lastGoodName is the file beside the store that has the policy as text.
 const lastGoodName = "last-good.policy"
 
+// keptDocs are the store's collections that no policy's text has and that are kept
+// beside the store too, each in a file of its own: accounts, and where the lists
+// of feeds are.
+func keptDocs() []string { return []string{accounts, FeedDocs} }
+
 // easeSaving is how much longer it is left alone than it takes to write: that of
 // a million entries keeps a core and the disk busy for seconds.
 const easeSaving = 100
@@ -49,8 +54,10 @@ func (a *Agent) readStore(ctx context.Context, path string) (err error) {
 		return err
 	}
 	a.set, a.saved = set, policy.NewSet()
-	if _, _, err := store.Docs(ctx, s, accounts); err != nil {
-		return err
+	for _, kind := range keptDocs() {
+		if _, _, err := store.Docs(ctx, s, kind); err != nil {
+			return err
+		}
 	}
 	if err := a.loadHistory(ctx); err != nil {
 		return err
@@ -74,23 +81,26 @@ func readSet(ctx context.Context, s store.Store) (set *policy.Set, err error) {
 	return set, err
 }
 
-// replaceStore begins a new store with the last good policy and accounts. Where
-// there is none, the damaged store stays where it is and the agent does not
+// replaceStore begins a new store with the last good policy and documents. Where
+// there is no policy, the damaged store stays where it is and the agent does not
 // start: the filter goes on with the rules that it has.
 func (a *Agent) replaceStore(ctx context.Context, path string, cause error) error {
 	set, err := store.ReadLastGood(a.lastGood, a.now())
 	if err != nil {
 		return fmt.Errorf("%w; and there is no last good policy to go on with: %w", cause, err)
 	}
-	docs, err := readAccounts(a.accountsFile())
-	if err != nil {
-		return fmt.Errorf("%w; and the last good accounts cannot be read: %w", cause, err)
+	b, count := store.Batch{}, map[string]int{}
+	for _, kind := range keptDocs() {
+		docs, err := readDocs(a.docsFile(kind))
+		if err != nil {
+			return fmt.Errorf("%w; and the last good %s cannot be read: %w", cause, kind, err)
+		}
+		b.PutDocs, count[kind] = append(b.PutDocs, docs...), len(docs)
 	}
 	aside := fmt.Sprintf("%s.damaged-%s", path, a.now().UTC().Format("20060102T150405Z"))
 	if err := os.Rename(path, aside); err != nil {
 		return errors.Join(cause, fmt.Errorf("move the damaged store away: %w", err))
 	}
-	b := store.Batch{PutDocs: docs}
 	for e := range set.All() {
 		b.Put = append(b.Put, e)
 	}
@@ -105,22 +115,40 @@ func (a *Agent) replaceStore(ctx context.Context, path string, cause error) erro
 	if err != nil {
 		return errors.Join(cause, err, os.Rename(aside, path))
 	}
-	a.problem("store", fmt.Errorf("it was damaged and is moved to %s; the last good policy is in force instead, %d entries and %d accounts, and history begins anew: check it with synward policy export, then restart the agent",
-		aside, set.Len(), len(docs)))
+	a.problem("store", fmt.Errorf("it was damaged and is moved to %s; the last good policy is in force instead, %d entries, %d accounts and the places of %d feeds, and history begins anew: check it with synward policy export, then restart the agent",
+		aside, set.Len(), count[accounts], count[FeedDocs]))
 	return nil
 }
 
-// saveLastGood writes policy and accounts beside the store, where they differ
+// saveLastGood writes policy and documents beside the store, where they differ
 // from what stands there. The policy waits its turn, but for the last time.
 func (a *Agent) saveLastGood(last bool) error {
 	set, _ := a.state()
 	if began := time.Now(); set != a.saved && (last || began.After(a.saveNext)) {
+		a.saveNext = began.Add(interval)
 		if err := store.WriteLastGood(a.lastGood, set); err != nil {
 			return err
 		}
 		a.saved, a.saveNext = set, began.Add(time.Since(began)*easeSaving)
 	}
-	docs, err := a.Docs(context.Background(), accounts)
+	for _, kind := range keptDocs() {
+		if err := a.saveDocs(kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// untilSave is how long until the policy may be written, at most the interval.
+func (a *Agent) untilSave() time.Duration {
+	if set, _ := a.state(); set == a.saved {
+		return interval
+	}
+	return min(max(time.Until(a.saveNext), 0), interval)
+}
+
+func (a *Agent) saveDocs(kind string) error {
+	docs, err := a.Docs(context.Background(), kind)
 	if err != nil {
 		return err
 	}
@@ -128,17 +156,17 @@ func (a *Agent) saveLastGood(last bool) error {
 	if err != nil {
 		return err
 	}
-	if old, err := os.ReadFile(a.accountsFile()); err == nil && string(old) == string(data) {
+	if old, err := os.ReadFile(a.docsFile(kind)); err == nil && string(old) == string(data) {
 		return nil
 	}
-	return store.WriteFile(a.accountsFile(), data)
+	return store.WriteFile(a.docsFile(kind), data)
 }
 
-func (a *Agent) accountsFile() string {
-	return filepath.Join(filepath.Dir(a.lastGood), "last-good.accounts")
+func (a *Agent) docsFile(kind string) string {
+	return filepath.Join(filepath.Dir(a.lastGood), "last-good."+kind)
 }
 
-func readAccounts(path string) (docs []store.Doc, err error) {
+func readDocs(path string) (docs []store.Doc, err error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

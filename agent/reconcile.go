@@ -38,7 +38,7 @@ func (a *Agent) rested() bool {
 func (a *Agent) reconcileLoop(ctx context.Context) error {
 	var relieved uint64
 	for clock := newStepClock(); ; {
-		wait := interval
+		wait := a.untilSave()
 		set, _ := a.state()
 		if next := set.NextExpiry(a.now()); !next.IsZero() {
 			// A little late, so that the entry has expired by every clock.

@@ -25,6 +25,10 @@ type (
 	reporter interface{ Report(st *control.Status) }
 )
 
+// FeedDocs is the store's collection of feeds, which the task that fetches them
+// owns. The agent knows of it to keep it beside the store.
+const FeedDocs = "feeds"
+
 // Update is what a task changes, all or nothing: entries, and the documents in
 // which it keeps its own state. Entries that are as wished already cost nothing.
 type Update struct {

@@ -213,7 +213,7 @@ func (k *Keeper) reread() {
 
 // load reads the feeds.
 func (k *Keeper) load(ctx context.Context, h host) error {
-	docs, err := h.Docs(ctx, feedDocs)
+	docs, err := h.Docs(ctx, agent.FeedDocs)
 	if err != nil {
 		return fmt.Errorf("read feeds: %w", err)
 	}

@@ -9,14 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/synward/synward/agent"
 	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/agent/feeds"
 	"github.com/synward/synward/agent/policy"
 	"github.com/synward/synward/agent/store"
 )
-
-// feedDocs is the store's collection of feeds.
-const feedDocs = "feeds"
 
 // mark is what a feed's list was when it was taken last.
 type mark = feeds.Mark
@@ -138,7 +136,7 @@ func (f feed) doc() (store.Doc, error) {
 	if err != nil {
 		return store.Doc{}, fmt.Errorf("write feed: %w", err)
 	}
-	return store.Doc{Collection: feedDocs, Name: f.Name, Data: data}, nil
+	return store.Doc{Collection: agent.FeedDocs, Name: f.Name, Data: data}, nil
 }
 
 // subject is the subject of a feed.

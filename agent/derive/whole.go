@@ -180,7 +180,7 @@ func (s *subject) planRemoval(u *agent.Update) {
 		u.Remove = append(u.Remove, s.key(p))
 	}
 	if s.kind == control.KindFeed {
-		u.DeleteDocs = append(u.DeleteDocs, store.Doc{Collection: feedDocs, Name: s.name})
+		u.DeleteDocs = append(u.DeleteDocs, store.Doc{Collection: agent.FeedDocs, Name: s.name})
 	}
 }
 

@@ -45,12 +45,18 @@ func TestFullDisk(t *testing.T) {
 func TestDamagedStore(t *testing.T) {
 	e := newEdge(t, "", "")
 	e.start()
+	spam := filepath.Join(e.dir, "spam.txt")
+	if err := os.WriteFile(spam, []byte("203.0.113.0/24\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	e.must("", "allow", "add", "192.0.2.1", "--note", "the office")
-	lastGood := filepath.Join(e.state, "last-good.policy")
-	eventually(t, "the last good policy is written", func() bool {
-		b, err := os.ReadFile(lastGood)
-		return err == nil && strings.Contains(string(b), "192.0.2.1")
-	})
+	e.must("", "feed", "add", "spam", spam, "--deny", "--every", "6h")
+	for file, has := range map[string]string{"policy": "203.0.113.0/24", "feeds": "spam"} {
+		eventually(t, "the last good "+file+" has it", func() bool {
+			b, err := os.ReadFile(filepath.Join(e.state, "last-good."+file))
+			return err == nil && strings.Contains(string(b), has)
+		})
+	}
 	e.kill()
 	damage := func() {
 		t.Helper()
@@ -72,9 +78,11 @@ func TestDamagedStore(t *testing.T) {
 	if p := e.problems(); !strings.Contains(p, "the last good policy is in force") || !strings.Contains(p, "store.db.damaged-") {
 		t.Errorf("status says %q", p)
 	}
-	if out := e.must("", "policy", "export"); !strings.Contains(out, `note="the office"`) {
+	out := e.must("", "policy", "export")
+	if !strings.Contains(out, `note="the office"`) || !strings.Contains(out, "url="+spam+" every=6h") {
 		t.Errorf("the policy is now\n%s", out)
 	}
+	e.must("", "feed", "refresh", "spam") // from where it was
 	e.must("", "allow", "add", "192.0.2.2")
 	e.kill()
 
