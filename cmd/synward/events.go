@@ -41,7 +41,7 @@ func eventsCommand(s streams) *cli.Command {
 			if c.Bool("follow") {
 				q.Set("follow", "1")
 			}
-			path, show := "/v1/events?", eventPrinter()
+			path, show := "/v1/events?", eventPrinter(c)
 			if c.Bool("relay") {
 				if len(q) > 1 || len(q) == 1 && !q.Has("follow") {
 					return usagef("events --relay: only --follow goes with it; pipe --json through a tool of yours")
@@ -61,13 +61,13 @@ func eventsCommand(s streams) *cli.Command {
 
 // eventPrinter prints events, and of each source and port once the command that
 // would let it in.
-func eventPrinter() func(streams, json.RawMessage) error {
+func eventPrinter(c *cli.Context) func(streams, json.RawMessage) error {
 	told := map[string]bool{}
 	return func(s streams, line json.RawMessage) error {
 		e, err := showEvent(s, line)
 		if err == nil && e.Allow != "" && !told[e.Allow] {
 			told[e.Allow] = true
-			_, err = fmt.Fprintf(s.out, "                     to let it in: %s\n", e.Allow)
+			_, err = fmt.Fprintf(s.out, "                     to let it in: %s\n", ready(c, e.Allow))
 		}
 		return err
 	}

@@ -71,10 +71,9 @@ func mend(ts *testscript.TestScript, _ bool, kinds []string) {
 		}
 		f := findings[0]
 		ts.Check(ts.Exec("synward", "--config", "c.toml", "review"))
-		if !strings.Contains(ts.ReadFile("stdout"), "           $ "+f.Command+"\n") {
-			ts.Fatalf("not printed: %s", f.Command)
-		}
-		ts.Check(ts.Exec("sh", "-c", `synward() { command synward --config c.toml "$@"; }`+"\n"+f.Command))
+		_, printed, _ := strings.Cut(ts.ReadFile("stdout"), "           $ ")
+		printed, _, _ = strings.Cut(printed, "\n")
+		ts.Check(ts.Exec("sh", "-c", printed))
 		if slices.ContainsFunc(reviewed(ts), func(o control.Finding) bool { return o.Kind == f.Kind && sameSubject(o.Entry, f.Entry) }) {
 			ts.Fatalf("%s is %s still after: %s", f.Entry.Line(), f.Kind, f.Command)
 		}

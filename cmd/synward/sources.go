@@ -102,7 +102,7 @@ func reviewCommand(s streams) *cli.Command {
 				return printJSON(s.out, ans)
 			}
 			for _, f := range ans.Findings {
-				fmt.Fprintf(s.out, "%-10s %s\n           %s\n           $ %s\n", f.Kind, f.Entry.Line(), f.Why, f.Command)
+				fmt.Fprintf(s.out, "%-10s %s\n           %s\n           $ %s\n", f.Kind, f.Entry.Line(), f.Why, ready(c, f.Command))
 			}
 			if len(ans.Findings) == 0 {
 				fmt.Fprintln(s.out, "nothing to mend")
