@@ -34,7 +34,7 @@ var toData = []string{"s: 220 *", "c: HELO c", "s: 250 *", "c: MAIL FROM:<a@exam
 // must never be read as commands.
 func TestStallInData(t *testing.T) {
 	set := withPeer(testSettings())
-	set.Limits.Command = Duration(300 * time.Millisecond)
+	set.Limits.Command = Duration(2 * time.Second) // enough for each line before
 	d := on(t, start(t, set), "25")
 	d.steps(append(toData, `c> Subject: x\r\n\r\nhalf`, "s: 421 4.4.2 message did not arrive whole*", "eof", "queued 0")...)
 }
@@ -76,7 +76,7 @@ func TestDrippedLine(t *testing.T) {
 
 func TestSessionWithoutMailEnds(t *testing.T) {
 	set := testSettings()
-	set.Limits.Session = Duration(300 * time.Millisecond)
+	set.Limits.Session = Duration(time.Second)
 	d := on(t, start(t, set), "25")
 	d.steps("s: 220 *", "s: 421 4.4.2 session is too long*", "eof")
 }
@@ -134,7 +134,7 @@ func TestRoomForSessions(t *testing.T) {
 // time, and keeps nobody out.
 func TestStalledHandshakes(t *testing.T) {
 	set := testSettings()
-	set.Limits.Handshake = Duration(500 * time.Millisecond)
+	set.Limits.Handshake = Duration(2 * time.Second) // enough for one that goes on
 	b := start(t, set)
 	for range 50 {
 		conn, err := net.Dial("tcp", b.addr["465"])

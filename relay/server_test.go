@@ -106,7 +106,7 @@ func startWith(t *testing.T, set Settings, counts Quotas) *bench {
 
 // run runs the server on ls, without settings yet.
 func (b *bench) run(t *testing.T, ls []Listener) {
-	b.Server = New(Options{Listeners: ls, Queue: b.queue, Events: NewEvents(time.Now), Log: slog.New(slog.DiscardHandler), DrainTime: 2 * time.Second, Quotas: b.counts})
+	b.Server = New(Options{Listeners: ls, Queue: b.queue, Events: NewEvents(time.Now), Log: slog.New(slog.DiscardHandler), DrainTime: 5 * time.Second, Quotas: b.counts})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()

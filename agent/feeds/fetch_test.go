@@ -124,7 +124,7 @@ func TestHostileServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, o := serve(t, c.serve)
 			if name == "slow" {
-				o.Timeout = 200 * time.Millisecond
+				o.Timeout = time.Second
 			}
 			l, _, err := feeds.NewFetcher(o).Fetch(t.Context(), s.URL, feeds.Mark{})
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {

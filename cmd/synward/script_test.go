@@ -98,9 +98,9 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// await COMMAND…: repeated until it succeeds, for ten seconds at most.
+// await COMMAND…: repeated until it succeeds, for half a minute at most.
 func await(ts *testscript.TestScript, neg bool, args []string) {
-	for deadline := time.Now().Add(10 * time.Second); (ts.Exec(args[0], args[1:]...) == nil) == neg; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); (ts.Exec(args[0], args[1:]...) == nil) == neg; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("never: %v", args)
 		}
@@ -120,7 +120,7 @@ func stopAgent(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("no agent, or no signal %q", args[0])
 	}
 	ts.Check(syscall.Kill(pid, sig))
-	for deadline := time.Now().Add(10 * time.Second); sig != syscall.SIGHUP && alive(pid); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); sig != syscall.SIGHUP && alive(pid); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("the agent does not end on SIG%s", args[0])
 		}

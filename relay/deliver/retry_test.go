@@ -179,7 +179,7 @@ func TestDeadHopIsNotHammered(t *testing.T) {
 
 func TestExpiryAndDelayNotice(t *testing.T) {
 	s := newSink(t, func(s *sink) { s.answer = refuse("RCPT TO:<later", "451 4.2.2 mailbox full") })
-	set := Settings{Router: SmartHosts{s.hop(Required)}, Expire: 300 * time.Millisecond, Notice: time.Millisecond}
+	set := Settings{Router: SmartHosts{s.hop(Required)}, Expire: 2 * time.Second, Notice: time.Millisecond}
 	r := newRig(t, set, nil)
 	r.add("alice@example.net", text, "later@example.org")
 	r.empty()

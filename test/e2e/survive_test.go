@@ -25,9 +25,9 @@ func TestExpiryWithTheAgentDead(t *testing.T) {
 	at := func(from, port string) string {
 		return stage.KnockFrom(s.Client, from, net.JoinHostPort(stage.EdgeForClient, port), silence)
 	}
-	must(t, s, "allow", "add", "192.0.2.0/28", "2001:db8:c::/64", "--ttl", "4s", "--ports", "587")
+	must(t, s, "allow", "add", "192.0.2.0/28", "2001:db8:c::/64", "--ttl", "8s", "--ports", "587")
 	must(t, s, "allow", "add", "192.0.2.0/24", "--ports", "25")
-	must(t, s, "deny", "add", "192.0.2.11", "--ttl", "4s", "--ports", "25")
+	must(t, s, "deny", "add", "192.0.2.11", "--ttl", "8s", "--ports", "25")
 	if err := s.EndAgent(kill); err == nil {
 		t.Error("the agent ends well by kill -9")
 	}

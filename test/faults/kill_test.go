@@ -126,10 +126,11 @@ func TestUnconfirmedApplyIsRolledBackByTheNextAgent(t *testing.T) {
 	e := newEdge(t, "", "")
 	e.start()
 	e.must("", "allow", "add", "192.0.2.1")
-	e.must("allow 198.51.100.1\n", "policy", "apply", "-", "--confirm", "2s")
+	e.must("allow 198.51.100.1\n", "policy", "apply", "-", "--confirm", "6s")
+	answered := time.Now()
 	e.enforces("198.51.100.1", "192.0.2.1")
 	e.kill()
-	time.Sleep(2100 * time.Millisecond)
+	time.Sleep(time.Until(answered.Add(6100 * time.Millisecond)))
 	e.enforces("198.51.100.1", "192.0.2.1") // nobody is there who could
 	e.start()
 	e.enforces("192.0.2.1", "198.51.100.1")

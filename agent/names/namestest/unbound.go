@@ -60,11 +60,9 @@ func Unbound(t testing.TB, authority string) string {
 
 func freePort(t testing.TB) *net.UDPAddr {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := samePort(t)
 	defer pc.Close()
+	defer ln.Close()
 	return pc.LocalAddr().(*net.UDPAddr)
 }
 
