@@ -18,6 +18,9 @@ import (
 // the kernel takes it, and only then does it count. Whatever fails, nothing
 // has changed. It returns once the change is in force.
 func (a *Agent) change(ctx context.Context, in intent, fn func(*edit, plan) error) (control.Changed, error) {
+	if in.dryRun { // so that its impact knows who came a moment ago
+		a.problem("uses", a.readUse())
+	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	if p := a.waiting(); p != nil && in.mayWait() {

@@ -30,7 +30,8 @@ func idOf(t *testing.T, a *Agent, prefix string) uint64 {
 	return 0
 }
 
-func pass(t *testing.T, k *fakeKernel, a *Agent, prefix, source string, admitted uint64) {
+// admit has the kernel count connections that the agent has not read yet.
+func admit(t *testing.T, k *fakeKernel, a *Agent, prefix, source string, admitted uint64) {
 	t.Helper()
 	id := idOf(t, a, prefix)
 	if k.hits == nil {
@@ -38,6 +39,11 @@ func pass(t *testing.T, k *fakeKernel, a *Agent, prefix, source string, admitted
 	}
 	k.hits[id] = loader.Hit{Count: k.hits[id].Count + admitted, Last: a.now()}
 	k.sources = append(k.sources, loader.Source{EntryID: id, Prefix: netip.MustParsePrefix(source), Admitted: admitted, Open: 1, Peak: 2})
+}
+
+func pass(t *testing.T, k *fakeKernel, a *Agent, prefix, source string, admitted uint64) {
+	t.Helper()
+	admit(t, k, a, prefix, source, admitted)
 	if err := a.readUse(); err != nil {
 		t.Fatal(err)
 	}
@@ -46,8 +52,8 @@ func pass(t *testing.T, k *fakeKernel, a *Agent, prefix, source string, admitted
 func TestDryRunTellsTheImpact(t *testing.T) {
 	a, k := newTestAgent(t)
 	changed(t, a.addEntries, allow("192.0.2.0/24"))
-	pass(t, k, a, "192.0.2.0/24", "192.0.2.1/32", 1200)
 	pass(t, k, a, "192.0.2.0/24", "192.0.2.2/32", 4)
+	admit(t, k, a, "192.0.2.0/24", "192.0.2.1/32", 1200)
 	a.note(event("198.51.100.9", 25, "no-entry", time.Now(), 40))
 	a.note(event("192.0.2.1", 25, "rate-cap", time.Now(), 5))
 	ans := changed(t, a.applyPolicy, control.Apply{Name: "p", Text: "allow 192.0.2.2\nallow 198.51.100.0/24\n", DryRun: true})

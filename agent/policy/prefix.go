@@ -102,10 +102,10 @@ func joinPorts(ports []uint16, sep string) string {
 	return string(b)
 }
 
-// maxTTL is the longest time to live: a hundred years.
+// maxTTL is the longest time that ParseTTL reads: a hundred years.
 const maxTTL = 100 * 365 * 24 * time.Hour
 
-// ParseTTL reads a time to live: what time.ParseDuration reads, or a whole
+// ParseTTL reads a length of time, such as a time to live: what time.ParseDuration reads, or a whole
 // number of days or weeks (30d, 2w). At least a second, at most 100 years.
 func ParseTTL(s string) (time.Duration, error) {
 	unit := map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
@@ -117,9 +117,9 @@ func ParseTTL(s string) (time.Duration, error) {
 	}
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("time to live %q: write it such as 90s, 30m, 24h, 7d or 2w", s)
+		return 0, fmt.Errorf("time %q: write it such as 90s, 30m, 24h, 7d or 2w", s)
 	case d < time.Second || d > maxTTL:
-		return 0, fmt.Errorf("time to live %q: at least 1s, at most 100 years; leave it out for ever", s)
+		return 0, fmt.Errorf("time %q: write at least 1s, at most 100 years", s)
 	}
 	return d, nil
 }

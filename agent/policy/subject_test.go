@@ -56,7 +56,7 @@ func TestReadBadNamesAndFeeds(t *testing.T) {
 		"bad feed name":    {"deny feed:A url=/a", "p.txt:1:6: feed name"},
 		"bad no url":       {"deny feed:x", "p.txt:1:6: feed:x: say where it is"},
 		"bad url of name":  {"allow a.example url=/a", "p.txt:1:17: option \"url\": not known"},
-		"bad every":        {"deny feed:x url=/a every=often", "p.txt:1:20: option every: time to live \"often\""},
+		"bad every":        {"deny feed:x url=/a every=often", "p.txt:1:20: option every: time \"often\""},
 		"bad origin":       {"allow a.example origin=learned", "p.txt:1:17: option origin"},
 	} {
 		_, err := policy.Read(strings.NewReader(c.text), withSubjects())

@@ -73,7 +73,7 @@ func TestBadLinesAreNamedAndNothingIsTaken(t *testing.T) {
 		"bad timeout":   {"ipset", "add s 192.0.2.1 timeout soon\n", "f:1:25: timeout \"soon\": write it"},
 		"no timeout":    {"ipset", "add s 192.0.2.1 timeout\n", "f:1:17: timeout: no time"},
 		"bad expiry":    {"nft", "elements = { 192.0.2.1 expires 1x }\n", "f:1:32: expires \"1x\": write it"},
-		"long timeout":  {"nft", "elements = { 192.0.2.1 timeout 40000d }\n", "f:1:32: timeout \"40000d\": time to live"},
+		"long timeout":  {"nft", "elements = { 192.0.2.1 timeout 40000d }\n", "f:1:32: timeout \"40000d\": time"},
 		"bad format":    {"xml", "", "format \"xml\""},
 	} {
 		got, _, err := read(c.format, c.text)
