@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/synward/synward/agent/feeds"
-	"github.com/synward/synward/agent/names"
+	"github.com/synward/synward/nameserver"
 )
 
 // NamesConfig is [names]: entries that are DNS names or SPF records.
@@ -47,7 +47,7 @@ func (c FeedsConfig) timeout() (time.Duration, error) {
 func (c NamesConfig) validate() error {
 	var errs []error
 	for _, s := range c.Resolver {
-		if _, err := names.ParseServer(s); err != nil {
+		if _, err := nameserver.ParseServer(s); err != nil {
 			errs = append(errs, &KeyError{Key: "names.resolver", Err: err})
 		}
 	}

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/synward/synward/nameserver"
 )
 
 // Errors that callers may test for with errors.Is.
@@ -20,54 +21,22 @@ var (
 
 // Bounds of asking.
 const (
-	queryTime = 3 * time.Second // for one answer of one server
-	tries     = 2               // of each server
-	maxChain  = 16              // aliases in an answer
-	maxTTL    = 24 * time.Hour
+	maxChain = 16 // aliases in an answer
+	maxTTL   = 24 * time.Hour
 )
 
 // Resolver asks recursive name servers. It remembers nothing, and may be used
 // by several goroutines.
-type Resolver struct {
-	servers []string // host:port
-}
+type Resolver struct{ servers nameserver.List }
 
 // NewResolver returns a resolver that asks servers in turn, each an address
 // with or without a port; without any, those of /etc/resolv.conf.
 func NewResolver(servers []string) (*Resolver, error) {
-	if len(servers) == 0 {
-		conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
-		if err != nil {
-			return nil, fmt.Errorf("read name servers: %w", err)
-		}
-		for _, s := range conf.Servers {
-			servers = append(servers, net.JoinHostPort(s, conf.Port))
-		}
-	}
-	r := &Resolver{}
-	for _, s := range servers {
-		ap, err := ParseServer(s)
-		if err != nil {
-			return nil, err
-		}
-		r.servers = append(r.servers, ap.String())
-	}
-	if len(r.servers) == 0 {
-		return nil, errors.New("no name server is known: set names.resolver")
-	}
-	return r, nil
-}
-
-// ParseServer reads a name server's address, with port 53 where it has none.
-func ParseServer(s string) (netip.AddrPort, error) {
-	if ap, err := netip.ParseAddrPort(s); err == nil && ap.Port() != 0 {
-		return ap, nil
-	}
-	a, err := netip.ParseAddr(s)
+	l, err := nameserver.Parse(servers, "names.resolver")
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("name server %q: write an address such as 127.0.0.1, or with its port 127.0.0.1:5353", s)
+		return nil, err
 	}
-	return netip.AddrPortFrom(a, 53), nil
+	return &Resolver{l}, nil
 }
 
 // answer is what a name server says to one question.
@@ -82,51 +51,14 @@ func (r *Resolver) ask(ctx context.Context, name string, typ uint16) (answer, er
 	q := new(dns.Msg)
 	q.SetQuestion(dns.CanonicalName(name), typ)
 	q.SetEdns0(1232, false)
-	var cause error
-	for range tries {
-		for _, s := range r.servers {
-			if err := ctx.Err(); err != nil {
-				return answer{}, err
-			}
-			m, err := exchange(ctx, q, s)
-			switch {
-			case err != nil:
-				cause = fmt.Errorf("%s: %w", s, plain(err))
-			case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
-				return read(m, q.Question[0].Name, typ)
-			default:
-				cause = fmt.Errorf("%s says %s", s, dns.RcodeToString[m.Rcode])
-			}
-		}
+	m, err := r.servers.Ask(ctx, q)
+	switch {
+	case ctx.Err() != nil:
+		return answer{}, ctx.Err()
+	case err != nil:
+		return answer{}, fmt.Errorf("look up %s of %s: %w: %w", dns.TypeToString[typ], name, ErrTemporary, err)
 	}
-	return answer{}, fmt.Errorf("look up %s of %s: %w: %w", dns.TypeToString[typ], name, ErrTemporary, cause)
-}
-
-// exchange asks one server, by TCP where the answer is too large for UDP.
-func exchange(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
-	c := dns.Client{Timeout: queryTime}
-	m, _, err := c.ExchangeContext(ctx, q, server)
-	if err != nil || !m.Truncated {
-		return m, err
-	}
-	c.Net = "tcp"
-	m, _, err = c.ExchangeContext(ctx, q, server)
-	return m, err
-}
-
-// plain is a network's error without the addresses of both ends, one of which
-// is another each time.
-func plain(err error) error {
-	var op *net.OpError
-	switch late := net.Error(nil); {
-	case errors.As(err, &late) && late.Timeout():
-		return errors.New("time-out")
-	case errors.As(err, &op):
-		return op.Err
-	}
-	return err
+	return read(m, q.Question[0].Name, typ)
 }
 
 // read follows the aliases through an answer and takes the records at their
@@ -152,7 +84,7 @@ func read(m *dns.Msg, name string, typ uint16) (answer, error) {
 			}
 		}
 		if len(a.records) == 0 && next == "" {
-			a.ttl = min(a.ttl, absence(m))
+			a.ttl = min(a.ttl, nameserver.Absence(m, time.Hour))
 			return a, nil
 		}
 		if len(a.records) > 0 {
@@ -161,16 +93,6 @@ func read(m *dns.Msg, name string, typ uint16) (answer, error) {
 		name = next
 	}
 	return answer{}, fmt.Errorf("look up %s of %s: more than %d aliases", dns.TypeToString[typ], name, maxChain)
-}
-
-// absence is for how long "no such record" holds (RFC 2308 5).
-func absence(m *dns.Msg) time.Duration {
-	for _, rr := range m.Ns {
-		if soa, ok := rr.(*dns.SOA); ok {
-			return time.Duration(min(soa.Minttl, soa.Hdr.Ttl)) * time.Second
-		}
-	}
-	return time.Hour
 }
 
 // addresses asks for A and AAAA. Either of them missing is no error; either of

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/synward/synward/nameserver/nameservertest"
 )
 
 // Unbound starts Debian's unbound on a free port of 127.0.0.1, until the test
@@ -60,7 +62,7 @@ func Unbound(t testing.TB, authority string) string {
 
 func freePort(t testing.TB) *net.UDPAddr {
 	t.Helper()
-	pc, ln := samePort(t)
+	pc, ln := nameservertest.Listen(t)
 	defer pc.Close()
 	defer ln.Close()
 	return pc.LocalAddr().(*net.UDPAddr)

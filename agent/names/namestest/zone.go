@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/synward/synward/nameserver/nameservertest"
 )
 
 // Zone answers for every name, with authority: what Set has given, NXDOMAIN
@@ -27,36 +29,7 @@ func Serve(t testing.TB, records string) (*Zone, string) {
 	t.Helper()
 	z := &Zone{broken: map[string]bool{}, asked: map[string]int{}}
 	z.Set(t, records)
-	pc, ln := samePort(t)
-	for _, s := range []*dns.Server{{PacketConn: pc, Handler: z}, {Listener: ln, Handler: z}} {
-		started := make(chan struct{})
-		s.NotifyStartedFunc = func() { close(started) }
-		go s.ActivateAndServe()
-		<-started
-		t.Cleanup(func() { s.Shutdown() })
-	}
-	return z, pc.LocalAddr().String()
-}
-
-// samePort listens on a port that is free for both: another program may have
-// that of the one taken by the other.
-func samePort(t testing.TB) (net.PacketConn, net.Listener) {
-	t.Helper()
-	var err error
-	for range 20 {
-		var pc net.PacketConn
-		if pc, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-			break
-		}
-		ln, lerr := net.Listen("tcp", pc.LocalAddr().String())
-		if lerr == nil {
-			return pc, ln
-		}
-		err = lerr
-		pc.Close()
-	}
-	t.Fatal(err)
-	return nil, nil
+	return z, nameservertest.Serve(t, z)
 }
 
 // Set replaces the zone's records: lines of a zone file with full names.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/synward/synward/nameserver/nameservertest"
 )
 
 // zone is what the test's name server knows.
@@ -23,33 +25,7 @@ type zone struct {
 // serve starts a name server on this host and returns its address.
 func (z *zone) serve(t *testing.T) string {
 	t.Helper()
-	pc, ln := listenBoth(t)
-	for _, s := range []*dns.Server{{PacketConn: pc, Handler: z}, {Listener: ln, Handler: z}} {
-		started := make(chan struct{})
-		s.NotifyStartedFunc = func() { close(started) }
-		go s.ActivateAndServe()
-		<-started
-		t.Cleanup(func() { s.Shutdown() })
-	}
-	return pc.LocalAddr().String()
-}
-
-// listenBoth takes a port that is free for UDP and for TCP.
-func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
-	t.Helper()
-	for range 20 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		pc, err := net.ListenPacket("udp", ln.Addr().String())
-		if err == nil {
-			return pc, ln
-		}
-		ln.Close()
-	}
-	t.Fatal("no port is free for UDP and TCP")
-	return nil, nil
+	return nameservertest.Serve(t, z)
 }
 
 func newZone(t *testing.T, records string) *zone {

@@ -6,17 +6,18 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/synward/synward/nameserver"
 )
 
 // Bounds of asking.
 const (
-	queryTime  = 3 * time.Second // for one answer
-	tries      = 2               // of each server
-	maxQueries = 64              // at once
+	maxQueries = 64 // at once
 	minTTL     = 5 * time.Second
 	maxTTL     = time.Hour
 	failTTL    = 15 * time.Second // a failure is not asked about again for so long
@@ -25,8 +26,8 @@ const (
 
 // Resolver asks recursive name servers, and remembers.
 type Resolver struct {
-	servers []string // host:port
-	trusted bool     // all on this host: their AD bit counts (RFC 4035 4.9.3)
+	servers nameserver.List
+	trusted bool // all on this host: their AD bit counts (RFC 4035 4.9.3)
 	cache   *cache[result]
 	places  chan struct{}
 }
@@ -42,32 +43,12 @@ type result struct {
 // NewResolver returns a resolver that asks servers, each an address with or
 // without a port; without any, those in /etc/resolv.conf.
 func NewResolver(servers []string, now func() time.Time) (*Resolver, error) {
-	r := &Resolver{cache: newCache[result](now), places: make(chan struct{}, maxQueries), trusted: true}
-	if len(servers) == 0 {
-		conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
-		if err != nil {
-			return nil, fmt.Errorf("read name servers: %w", err)
-		}
-		for _, s := range conf.Servers {
-			servers = append(servers, net.JoinHostPort(s, conf.Port))
-		}
+	l, err := nameserver.Parse(servers, "relay.mx.resolver")
+	if err != nil {
+		return nil, err
 	}
-	for _, s := range servers {
-		ap, err := netip.ParseAddrPort(s)
-		if err != nil {
-			a, err2 := netip.ParseAddr(s)
-			if err2 != nil {
-				return nil, fmt.Errorf("name server %q: want an IP address, with or without a port", s)
-			}
-			ap = netip.AddrPortFrom(a, 53)
-		}
-		r.trusted = r.trusted && ap.Addr().IsLoopback()
-		r.servers = append(r.servers, ap.String())
-	}
-	if len(r.servers) == 0 {
-		return nil, errors.New("no name server is known: set relay.mx.resolver")
-	}
-	return r, nil
+	elsewhere := slices.ContainsFunc(l, func(s netip.AddrPort) bool { return !s.Addr().IsLoopback() })
+	return &Resolver{servers: l, trusted: !elsewhere, cache: newCache[result](now), places: make(chan struct{}, maxQueries)}, nil
 }
 
 // Trusted says whether the servers' word on DNSSEC counts: only where nobody
@@ -90,33 +71,11 @@ func (r *Resolver) ask(name string, typ uint16) (result, time.Duration) {
 	q.SetQuestion(name, typ)
 	q.SetEdns0(1232, r.trusted)
 	q.AuthenticatedData = r.trusted
-	var cause error
-	for range tries {
-		for _, s := range r.servers {
-			m, err := exchange(q, s)
-			switch {
-			case err != nil:
-				cause = err
-			case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
-				return r.read(m, typ)
-			default:
-				cause = fmt.Errorf("name server says %s", dns.RcodeToString[m.Rcode])
-			}
-		}
+	m, err := r.servers.Ask(context.Background(), q) // others may wait for the answer too
+	if err != nil {
+		return result{err: fmt.Errorf("look up %s of %s: %w", dns.TypeToString[typ], strings.TrimSuffix(name, "."), err)}, failTTL
 	}
-	return result{err: fmt.Errorf("look up %s of %s: %w", dns.TypeToString[typ], strings.TrimSuffix(name, "."), cause)}, failTTL
-}
-
-// exchange asks one server, by TCP where the answer is too large for UDP.
-func exchange(q *dns.Msg, server string) (*dns.Msg, error) {
-	c := dns.Client{Timeout: queryTime}
-	m, _, err := c.Exchange(q, server)
-	if err != nil || !m.Truncated {
-		return m, err
-	}
-	c.Net = "tcp"
-	m, _, err = c.Exchange(q, server)
-	return m, err
+	return r.read(m, typ)
 }
 
 // read takes the records of the wanted type from an answer.
@@ -133,12 +92,7 @@ func (r *Resolver) read(m *dns.Msg, typ uint16) (result, time.Duration) {
 	}
 	res.absent = m.Rcode == dns.RcodeNameError
 	if len(res.records) == 0 {
-		ttl = failTTL
-		for _, rr := range m.Ns {
-			if soa, ok := rr.(*dns.SOA); ok {
-				ttl = time.Duration(min(soa.Minttl, soa.Hdr.Ttl)) * time.Second
-			}
-		}
+		ttl = nameserver.Absence(m, failTTL)
 	}
 	return res, min(max(ttl, minTTL), maxTTL)
 }
