@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/synward/synward/agent/control"
 	"github.com/synward/synward/agent/policy"
 )
 
@@ -198,19 +199,25 @@ func queueChange(c *cli.Context, s streams, verb, done string) error {
 		return usagef("queue %s: filters go with all, not with ids", verb)
 	}
 	dry := c.Bool("dry-run")
-	var changed []string
+	var changed, missing []string
 	if dry || !all { // one bad id among many, and nothing changes
-		if changed, err = askChange(c, verb, ids, query, true); err != nil {
+		if changed, missing, err = askChange(c, verb, ids, query, true); err != nil {
 			return err
 		}
 	}
 	if !dry {
-		if changed, err = askChange(c, verb, ids, query, false); err != nil {
+		if changed, missing, err = askChange(c, verb, ids, query, false); err != nil {
 			return err
 		}
 	}
 	if c.Bool("json") {
-		return printJSON(s.out, map[string]any{done: changed, "dry_run": dry})
+		return printJSON(s.out, queueChanged(done, changed, missing, dry))
+	}
+	for _, id := range missing {
+		fmt.Fprintf(s.out, "not there %s\n", id)
+	}
+	if len(changed) == 0 && len(missing) > 0 {
+		return nil
 	}
 	would := ""
 	if dry {
@@ -224,26 +231,39 @@ func queueChange(c *cli.Context, s streams, verb, done string) error {
 	return nil
 }
 
-// askChange has the relay do verb, and returns the ids of the items.
-func askChange(c *cli.Context, verb string, ids []string, query url.Values, dry bool) ([]string, error) {
+func queueChanged(done string, changed, missing []string, dry bool) map[string]any {
+	ans := map[string]any{done: changed, "dry_run": dry}
+	if len(missing) > 0 {
+		ans["missing"] = missing
+	}
+	return ans
+}
+
+// askChange has the relay do verb, and returns the ids of the items. What is to
+// be deleted and is not there, as it has just been delivered, is no error.
+func askChange(c *cli.Context, verb string, ids []string, query url.Values, dry bool) (changed, missing []string, err error) {
 	query.Set("dry_run", map[bool]string{true: "1", false: "0"}[dry])
 	method, suffix := http.MethodPost, "/"+verb
 	if verb == "delete" {
 		method, suffix = http.MethodDelete, ""
 	}
-	changed := []string{}
+	changed = []string{}
 	for _, id := range ids {
 		raw, err := ask(c, method, queuePath+"/"+url.PathEscape(id)+suffix+"?"+query.Encode())
+		if verb == "delete" && control.StatusOf(err) == http.StatusNotFound {
+			missing = append(missing, id)
+			continue
+		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		var ans struct {
 			Items []string `json:"items"`
 		}
 		if err := json.Unmarshal(raw, &ans); err != nil {
-			return nil, fmt.Errorf("read the relay's answer: %w", err)
+			return nil, nil, fmt.Errorf("read the relay's answer: %w", err)
 		}
 		changed = append(changed, ans.Items...)
 	}
-	return changed, nil
+	return changed, missing, nil
 }

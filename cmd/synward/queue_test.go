@@ -123,6 +123,12 @@ func TestQueueCommands(t *testing.T) {
 	if n := q.Stats().Items; n != 0 {
 		t.Errorf("%d items are left", n)
 	}
+	if out := s.must("queue", "delete", ids[0]); out != "not there "+ids[0]+"\n" {
+		t.Errorf("deleted again: %q", out)
+	}
+	if out := s.must("queue", "delete", ids[0], "--json"); !strings.Contains(out, `"deleted": []`) || !strings.Contains(out, `"missing": [`) {
+		t.Errorf("deleted again: %s", out)
+	}
 	for _, bad := range [][]string{{"queue", "hold"}, {"queue", "hold", ids[0], "--held"}, {"queue", "list", "--older", "soon"}} {
 		if _, stderr, code := s.run("", bad...); code != 2 || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%v: %d %q", bad, code, stderr)
