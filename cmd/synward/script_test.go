@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 
 // setUp makes the namespaces and a bpffs, and a configuration that uses them.
 func setUp(env *testscript.Env) error {
-	name := fmt.Sprintf("syn%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
+	name := fmt.Sprintf("syn%d-%s", os.Getpid(), filepath.Base(env.WorkDir))
 	edge, far, pins := name+"e", name+"f", filepath.Join(env.WorkDir, "bpf")
 	env.Defer(func() {
 		exec.Command("ip", "netns", "del", edge).Run()
