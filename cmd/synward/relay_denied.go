@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -20,7 +21,7 @@ func relayCommand(s streams) *cli.Command {
 		Subcommands: []*cli.Command{{
 			Name: "denied", Usage: "who tried to send what he has no right to, by source and account",
 			Flags: []cli.Flag{
-				&cli.IntFlag{Name: "top", Usage: "only the `N` with the most attempts"},
+				&cli.StringFlag{Name: "top", Usage: "only the `N` with the most attempts; 0 = all"},
 				&cli.StringFlag{Name: "source", Usage: "only sources within `PREFIX`"},
 				&cli.StringFlag{Name: "user", Usage: "only the account `NAME`"},
 				jsonFlag(),
@@ -45,6 +46,10 @@ func relayDenied(c *cli.Context, s streams) error {
 			within = netip.PrefixFrom(addr, addr.BitLen())
 		}
 	}
+	top, err := strconv.ParseUint(cmp.Or(c.String("top"), "0"), 10, 31)
+	if err != nil {
+		return usagef("--top: %q is not a whole number", c.String("top"))
+	}
 	raw, err := ask(c, http.MethodGet, "/v1/relay/denied?by="+map[bool]string{true: "count", false: "time"}[c.IsSet("top")])
 	if err != nil {
 		return err
@@ -58,7 +63,7 @@ func relayDenied(c *cli.Context, s streams) error {
 		if within.IsValid() && !within.Overlaps(d.Source) || c.IsSet("user") && d.User != c.String("user") {
 			continue
 		}
-		if c.IsSet("top") && len(shown) >= c.Int("top") {
+		if top > 0 && len(shown) >= int(top) {
 			break
 		}
 		shown = append(shown, d)

@@ -182,8 +182,13 @@ func TestRelayDeniedCommand(t *testing.T) {
 	if s.must("relay", "denied", "--top", "1"); asked != "/v1/relay/denied?by=count" {
 		t.Errorf("--top asks for %s", asked)
 	}
-	if _, _, code := s.run("", "relay", "denied", "--source", "here"); code != 2 {
-		t.Errorf("bad source: exit status %d", code)
+	if out := s.must("relay", "denied", "--top", "0"); strings.Count(out, "\n") != 3 {
+		t.Errorf("--top 0:\n%s", out)
+	}
+	for flag, bad := range map[string]string{"--source": "here", "--top": "-1"} {
+		if _, stderr, code := s.run("", "relay", "denied", flag+"="+bad); code != 2 || !strings.Contains(stderr, flag+": ") {
+			t.Errorf("bad %s: exit status %d, %q", flag, code, stderr)
+		}
 	}
 }
 
