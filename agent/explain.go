@@ -22,17 +22,9 @@ func (a *Agent) explain(r *http.Request) (any, error) {
 	a.planning.RLock()
 	defer a.planning.RUnlock()
 	set, p := a.state()
-	ports := p.ports
-	if s := r.URL.Query().Get("port"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 16)
-		if err != nil || n == 0 {
-			return nil, control.Errorf(http.StatusBadRequest, "%q is not a port from 1 to 65535", s)
-		}
-		port, ok := p.port(uint16(n))
-		if !ok {
-			return nil, control.Errorf(http.StatusBadRequest, "port %d is not protected: everybody passes; [ports] in the configuration names those that are", n)
-		}
-		ports = []rule.Port{port}
+	ports, err := p.portsOfRequest(r.URL.Query().Get("port"))
+	if err != nil {
+		return nil, err
 	}
 	conns, err := connections(p.numbers())
 	if err != nil {
@@ -51,6 +43,23 @@ func (a *Agent) explain(r *http.Request) (any, error) {
 		ans.Verdicts = append(ans.Verdicts, v)
 	}
 	return ans, nil
+}
+
+// portsOfRequest is the protected port that a request names, or all where it
+// names none.
+func (p plan) portsOfRequest(number string) ([]rule.Port, error) {
+	if number == "" {
+		return p.ports, nil
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 {
+		return nil, control.Errorf(http.StatusBadRequest, "%q is not a port from 1 to 65535", number)
+	}
+	port, ok := p.port(uint16(n))
+	if !ok {
+		return nil, control.Errorf(http.StatusBadRequest, "port %d is not protected: everybody passes; [ports] in the configuration names those that are", n)
+	}
+	return []rule.Port{port}, nil
 }
 
 // settledVerdict is verdict, by the policy that the kernel has: a change that

@@ -33,7 +33,8 @@ func (a *Agent) learn(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := numberOf(q, "port", 0)
+	set, p := a.state()
+	ports, err := p.portsOfRequest(q.Get("port"))
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +42,6 @@ func (a *Agent) learn(r *http.Request) (any, error) {
 	if err != nil {
 		a.log.Warn("learning without a part of the journal", "error", err)
 	}
-	set, p := a.state()
 	text, err := a.policyText(r.Context())
 	if err != nil {
 		return nil, err
@@ -49,7 +49,8 @@ func (a *Agent) learn(r *http.Request) (any, error) {
 	now := a.now()
 	unknown := rows[:0]
 	for _, row := range rows {
-		if row.Reason == loader.NoEntry.String() && (port == 0 || int(row.Port) == port) && would(set, now, row, p) == rule.Drop {
+		of := slices.ContainsFunc(ports, func(port rule.Port) bool { return port.Number == row.Port })
+		if of && row.Reason == loader.NoEntry.String() && would(set, now, row, p) == rule.Drop {
 			unknown = append(unknown, row)
 		}
 	}

@@ -138,6 +138,12 @@ func TestLearnProposesWhatNoEntryCovers(t *testing.T) {
 	if e := ans.Proposals[1].Entry; e.Prefix.String() != "192.0.2.7/32" {
 		t.Errorf("second %+v", e)
 	}
+	if one, err := call[control.Learned](t, a.learn, "/v1/learn?port=25", nil); err != nil || len(one.Proposals) != 1 || one.Proposals[0].Entry.Prefix.String() != "192.0.2.7/32" {
+		t.Errorf("of port 25: %+v, %v", one.Proposals, err)
+	}
+	if _, err := call[control.Learned](t, a.learn, "/v1/learn?port=26", nil); control.StatusOf(err) != 400 {
+		t.Errorf("of a port that nobody protects: %v", err)
+	}
 	text := ans.Policy + ans.Proposals[0].Entry.Line() + "\n" + ans.Proposals[1].Entry.Line() + "\n"
 	if got := changed(t, a.applyPolicy, control.Apply{Name: "learned", Text: text}); len(got.Added) != 2 || got.Unchanged != 1 {
 		t.Errorf("applied: %+v", got)
