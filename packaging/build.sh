@@ -9,7 +9,9 @@ out=${OUT:-build/packages}
 work=build/package
 mkdir -p "$out" "$work/man"
 
-commit=$(git rev-parse --short=12 HEAD)
+# Where both are given no git is needed.
+commit=
+[ -n "${VERSION:-}" ] || commit=$(git rev-parse --short=12 HEAD)
 stamp=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 # Without a tag it is a version before the first one, by time and commit.
 version=${VERSION:-$(git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/' || true)}
@@ -20,7 +22,10 @@ SOURCE_DATE_EPOCH=$stamp
 export PKG_VERSION PKG_MAN SOURCE_DATE_EPOCH
 
 CGO_ENABLED=0 GOFLAGS= $GO build -modfile=packaging/nfpm.mod -o "$work/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
-CGO_ENABLED=0 $GO build -trimpath -o "$work/host/" ./cmd/synward
+# With VERSION the tree need not be git's: hence not by Go's own stamp.
+says="-X github.com/synward/synward/cmd/version.release=$version"
+CGO_ENABLED=0 $GO build -trimpath -ldflags "$says" -o "$work/host/" ./cmd/synward
+[ "$("$work/host/synward" --version)" = "synward version $version" ] || { echo "the program does not say that it is $version"; exit 1; }
 rm -f "$work"/man/*
 "$work/host/synward" man "$work/man"
 gzip -9nf "$work"/man/*.8
@@ -28,7 +33,7 @@ gzip -9nf "$work"/man/*.8
 for arch in ${*:-amd64 arm64}; do
 	PKG_ARCH=$arch PKG_BUILD=$work/$arch
 	export PKG_ARCH PKG_BUILD
-	CGO_ENABLED=0 GOOS=linux GOARCH=$arch $GO build -trimpath -ldflags "-s -w" -o "$PKG_BUILD/" ./cmd/...
+	CGO_ENABLED=0 GOOS=linux GOARCH=$arch $GO build -trimpath -ldflags "-s -w $says" -o "$PKG_BUILD/" ./cmd/...
 	for kind in deb rpm; do
 		"$work/nfpm" package --config packaging/nfpm.yaml --packager $kind --target "$out/"
 	done

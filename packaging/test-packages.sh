@@ -16,6 +16,7 @@ fail() { echo "$*"; exit 1; }
 
 run dpkg -i /tmp/old.deb
 run synward config check
+[ "$(run synward --version)" = "synward version 1.0.0" ] || fail "1.0.0 says that it is $(run synward --version)"
 [ "$(run stat -c '%U %a' /var/spool/synward)" = "synward-relay 700" ] || fail "the spool is not the relay's"
 [ "$(run stat -c '%U %a' /var/lib/synward)" = "root 700" ] || fail "the state is not root's"
 run getent group synward
@@ -24,6 +25,7 @@ run systemd-analyze verify --man=no synward.service
 echo '# mine' >> "$root/etc/synward/synward.toml"
 touch "$root/var/lib/synward/store.db"
 run dpkg -i /tmp/new.deb
+[ "$(run synward --version)" = "synward version 1.0.1" ] || fail "1.0.1 says that it is $(run synward --version)"
 grep -q '# mine' "$root/etc/synward/synward.toml" || fail "the upgrade has overwritten the configuration"
 
 run dpkg -r synward

@@ -13,11 +13,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/synward/synward/cmd/logto"
+	"github.com/synward/synward/cmd/version"
 	"github.com/synward/synward/relay"
 	"github.com/synward/synward/relay/acme"
 	"github.com/synward/synward/relay/admin"
@@ -100,7 +100,7 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 		Reconfigure: (&onward{engine: engine, spool: spool, log: log}).apply,
 	})
 	handler := admin.Handler(admin.Options{
-		Front: front, Queue: q, Stats: q.Stats, Events: events, Sandbox: box, Version: version(), NextHops: front.NextHops,
+		Front: front, Queue: q, Stats: q.Stats, Events: events, Sandbox: box, Version: version.String(), NextHops: front.NextHops,
 		Quotas: quotas, Limits: front,
 		Hands: admin.Hands{Retry: q.Retry, Hold: q.Hold, Release: q.Release, Delete: q.Delete},
 	})
@@ -141,13 +141,4 @@ func observer(events *relay.Events) func(deliver.Outcome) {
 			Message: "after " + o.Delay.Round(time.Millisecond).String(),
 		})
 	}
-}
-
-// version is the module's version, or the commit that this was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/synward/synward/agent"
 	"github.com/synward/synward/agent/derive"
+	"github.com/synward/synward/cmd/version"
 )
 
 func agentCommand(s streams) *cli.Command {
@@ -51,8 +52,8 @@ func runAgent(c *cli.Context, f file, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	names := derive.New(derive.Options{Names: f.Names, Feeds: f.Feeds, Version: version(), Log: log})
-	a, err := agent.New(c.Context, agent.Options{Config: f.Config, Version: version(), Relay: r, Tasks: []agent.Task{names}, Log: log})
+	names := derive.New(derive.Options{Names: f.Names, Feeds: f.Feeds, Version: version.String(), Log: log})
+	a, err := agent.New(c.Context, agent.Options{Config: f.Config, Version: version.String(), Relay: r, Tasks: []agent.Task{names}, Log: log})
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func runAgent(c *cli.Context, f file, log *slog.Logger) error {
 	certs.configure(f.Relay)
 	go certs.run(ctx, certEvery)
 	go reloadOnHangup(ctx, c, a, names, certs, f, log)
-	log.Info("synward agent is ready", "version", version(), "socket", f.Control.Socket)
+	log.Info("synward agent is ready", "version", version.String(), "socket", f.Control.Socket)
 	err = a.Run(ctx)
 	log.Info("synward agent ends; the filter goes on enforcing")
 	return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/synward/synward/agent"
 	"github.com/synward/synward/agent/control"
+	"github.com/synward/synward/cmd/version"
 )
 
 // streams are what a command reads and writes, so that one is tested without a
@@ -62,7 +63,7 @@ func newApp(s streams) *cli.App {
 	app := &cli.App{
 		Name:            "synward",
 		Usage:           "keep strangers off the SMTP ports, at the network card",
-		Version:         version(),
+		Version:         version.String(),
 		HideHelpCommand: true,
 		Reader:          s.in,
 		Writer:          s.out,

@@ -147,6 +147,14 @@ func (m *machine) upgrade() {
 	m.run("", "dpkg", "-i", "--force-confold", "/root/new.package")
 }
 
+// version is the installed package's.
+func (m *machine) version() string {
+	if m.rpm {
+		return m.run("", "rpm", "-q", "--queryformat", "%{VERSION}", "synward")
+	}
+	return m.run("", "dpkg-query", "-W", "-f", "${Version}", "synward")
+}
+
 // remove takes the package off and says what is left that should not be. rpm
 // knows no purge: state, queue and a configuration that was changed stay.
 func (m *machine) remove() error {

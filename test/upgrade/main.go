@@ -86,17 +86,24 @@ func (s *story) tell(root, from, to string) (err error) {
 	return m.remove()
 }
 
-// check looks at the upgraded host: every accepted mail is in the queue, for
-// there is no next hop, and the log is in the journal.
+// check looks at the upgraded host: what runs is what is installed, every
+// accepted mail is in the queue, for there is no next hop, and the log is in the
+// journal.
 func (s *story) check(m *machine, sent int) error {
 	var status struct {
 		Agent struct{ Version string }
 		Relay struct {
-			Own struct{ Queue struct{ Items int } }
+			Own struct {
+				Version string
+				Queue   struct{ Items int }
+			}
 		}
 	}
 	if err := json.Unmarshal([]byte(m.run("", "synward", "status", "--json")), &status); err != nil {
 		return fmt.Errorf("read the status: %w", err)
+	}
+	if v := m.version(); status.Agent.Version != v || status.Relay.Own.Version != v {
+		return fmt.Errorf("%s is installed, but the agent is %s and the relay %s", v, status.Agent.Version, status.Relay.Own.Version)
 	}
 	s.step("%d mails were accepted, %d are in the queue", sent, status.Relay.Own.Queue.Items)
 	if sent == 0 || status.Relay.Own.Queue.Items < sent { // more: taken, but the client has not heard it
