@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -178,7 +179,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.server.Run(ctx, a.routes()) })
 	g.Go(func() error { return a.reconcileLoop(ctx) })
-	g.Go(func() error { return a.watchLinks(ctx) })
+	g.Go(func() error { return a.watch(ctx, watchLinks) })
+	if slices.Contains(a.plan.filter.Interfaces, "auto") { // else a router's many routes are nothing to us
+		g.Go(func() error { return a.watch(ctx, watchRoutes) })
+	}
 	g.Go(func() error { return a.pumpEvents(ctx) })
 	g.Go(func() error { return a.watchUse(ctx) })
 	g.Go(func() error { return a.drops.Run(ctx) })
@@ -205,10 +209,8 @@ func (a *Agent) Reload(ctx context.Context, c Config, settings func(Grants) ([]b
 	if err != nil {
 		return err
 	}
-	if _, missing, err := c.Filter.wanted(); err != nil {
+	if err := c.Filter.namesExist(); err != nil {
 		return err
-	} else if len(missing) > 0 {
-		return missingInterfaces(missing)
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()

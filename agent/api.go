@@ -66,8 +66,11 @@ func (a *Agent) status(r *http.Request) (any, error) {
 	for _, port := range p.ports {
 		st.Filter.Ports = append(st.Filter.Ports, portStatus(port))
 	}
-	if names, missing, err := p.filter.wanted(); err == nil {
+	if names, missing, err := p.filter.Wanted(); err == nil {
 		for _, n := range append(names, missing...) {
+			if n == "auto" && len(on) > 0 {
+				continue // the default route is away for a moment, the filter is not
+			}
 			if !slices.ContainsFunc(on, func(at loader.Attachment) bool { return at.Interface == n }) {
 				st.Filter.Interfaces = append(st.Filter.Interfaces, control.Interface{Name: n, Warning: "not attached"})
 			}

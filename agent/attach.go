@@ -18,11 +18,11 @@ func attachPart(name string) string { return "interface " + name }
 // attachFirst puts the filter on its interfaces at the start. One that refuses
 // does not keep it off the others; it is an error where none takes it.
 func (a *Agent) attachFirst(f FilterConfig) error {
-	names, _, err := f.wanted()
+	names, missing, err := f.Wanted()
 	if err != nil {
 		return err
 	}
-	if len(names) == 0 {
+	if len(names)+len(missing) == 0 {
 		a.log.Warn("no interface matches filter.interfaces; the filter waits for one", "interfaces", f.Interfaces)
 	}
 	remarks, failed := a.attachEach(names, f.Attach)
@@ -30,22 +30,27 @@ func (a *Agent) attachFirst(f FilterConfig) error {
 		return failed[names[0]]
 	}
 	a.noteAttached(remarks, failed)
+	on, err := a.kernel.Attachments()
+	if err != nil {
+		return fmt.Errorf("list attachments: %w", err)
+	}
+	a.problem("interfaces", missingInterfaces(missing, len(on) > 0))
 	return nil
 }
 
 // attachAll puts the filter on every interface that it belongs on and is not.
 func (a *Agent) attachAll(f FilterConfig) {
-	names, missing, err := f.wanted()
-	if err == nil && len(missing) > 0 {
-		err = missingInterfaces(missing)
+	names, missing, err := f.Wanted()
+	remarks, failed := a.attachEach(names, f.Attach)
+	on, lerr := a.kernel.Attachments()
+	if lerr != nil {
+		lerr = fmt.Errorf("list attachments: %w", lerr)
+	}
+	a.problem("attach", lerr)
+	if err == nil {
+		err = missingInterfaces(missing, len(on) > 0)
 	}
 	a.problem("interfaces", err)
-	remarks, failed := a.attachEach(names, f.Attach)
-	on, err := a.kernel.Attachments()
-	if err != nil {
-		err = fmt.Errorf("list attachments: %w", err)
-	}
-	a.problem("attach", err)
 	for _, at := range on {
 		// with "auto" it may be a default route that is away for a moment
 		if !slices.Contains(names, at.Interface) && !slices.Contains(f.Interfaces, "auto") {
@@ -112,7 +117,7 @@ func (a *Agent) detachOthers(f FilterConfig) {
 	if slices.Contains(f.Interfaces, "auto") {
 		return
 	}
-	names, _, err := f.wanted()
+	names, _, err := f.Wanted()
 	if err != nil {
 		return
 	}
@@ -133,10 +138,10 @@ func (a *Agent) detachOthers(f FilterConfig) {
 	}
 }
 
-// watchLinks asks for a look at the interfaces whenever one changes.
-func (a *Agent) watchLinks(ctx context.Context) error {
+// watch asks for a look at the interfaces whenever what is watched changes.
+func (a *Agent) watch(ctx context.Context, changes func(context.Context, func()) error) error {
 	for {
-		err := watchLinks(ctx, func() {
+		err := changes(ctx, func() {
 			select {
 			case a.relink <- struct{}{}:
 			default:

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // pick says which of the host's interfaces the configured names and globs
@@ -38,8 +40,9 @@ func pick(want, have []string, auto []string) (names, missing []string) {
 	return slices.Compact(names), missing
 }
 
-// wanted are the interfaces that the filter belongs on now.
-func (c FilterConfig) wanted() (names, missing []string, err error) {
+// Wanted are the interfaces that the filter belongs on now. missing are names
+// that this host has no interface for, and "auto" where it has no default route.
+func (c FilterConfig) Wanted() (names, missing []string, err error) {
 	ifs, err := net.Interfaces()
 	if err != nil {
 		return nil, nil, fmt.Errorf("list interfaces: %w", err)
@@ -71,10 +74,7 @@ func defaultRoute() ([]string, error) {
 		}
 	}
 	for _, r := range routes {
-		if r.Dst != nil && (!r.Dst.IP.IsUnspecified() || ones(r.Dst) != 0) {
-			continue
-		}
-		if r.Type != 0 && r.Type != 1 { // only unicast: no "unreachable default"
+		if !isDefault(r) {
 			continue
 		}
 		add(r.LinkIndex)
@@ -85,40 +85,86 @@ func defaultRoute() ([]string, error) {
 	return out, nil
 }
 
+// isDefault says whether a route leads anywhere, and to an interface: "unreachable
+// default" does not.
+func isDefault(r netlink.Route) bool {
+	all := r.Dst == nil || r.Dst.IP.IsUnspecified() && ones(r.Dst) == 0
+	return all && (r.Type == unix.RTN_UNSPEC || r.Type == unix.RTN_UNICAST)
+}
+
 func ones(n *net.IPNet) int {
 	o, _ := n.Mask.Size()
 	return o
 }
 
-// missingInterfaces is the error for names that this host does not have.
-func missingInterfaces(missing []string) error {
-	if slices.Contains(missing, "auto") {
-		return fmt.Errorf(`filter.interfaces: "auto" finds no default route on this host; name the interface instead`)
+// namesExist refuses names that this host does not have. A default route may
+// come later, as where the host gets its address late: "auto" waits for it.
+func (c FilterConfig) namesExist() error {
+	_, missing, err := c.Wanted()
+	if err != nil {
+		return err
+	}
+	return noSuchInterface(slices.DeleteFunc(missing, func(name string) bool { return name == "auto" }))
+}
+
+// noSuchInterface is the error for names that this host does not have.
+func noSuchInterface(names []string) error {
+	if len(names) == 0 {
+		return nil
 	}
 	var have []string
 	ifs, _ := net.Interfaces()
 	for _, i := range ifs {
 		have = append(have, i.Name)
 	}
-	return fmt.Errorf("filter.interfaces: no interface %s on this host; it has %s", strings.Join(missing, ", "), strings.Join(have, ", "))
+	return fmt.Errorf("filter.interfaces: no interface %s on this host; it has %s", strings.Join(names, ", "), strings.Join(have, ", "))
+}
+
+// missingInterfaces says what is wrong where Wanted has found something missing.
+// attached: the filter is on an interface nevertheless.
+func missingInterfaces(missing []string, attached bool) error {
+	switch {
+	case !slices.Contains(missing, "auto"):
+		return noSuchInterface(missing)
+	case attached:
+		return errors.New(`filter.interfaces: "auto" finds no default route on this host; the filter stays where it is`)
+	}
+	return errors.New(`filter.interfaces: "auto" finds no default route on this host: the filter is on no interface and protects nothing; it waits for a route, or name the interface`)
 }
 
 // watchLinks calls changed whenever an interface or its XDP program may have
 // changed, until the context ends. What it misses the reconcile timer finds.
 func watchLinks(ctx context.Context, changed func()) error {
-	updates := make(chan netlink.LinkUpdate, 64)
+	return watch(ctx, func(netlink.LinkUpdate) { changed() }, func(to chan<- netlink.LinkUpdate, done <-chan struct{}, failed func(error)) error {
+		return netlink.LinkSubscribeWithOptions(to, done, netlink.LinkSubscribeOptions{ErrorCallback: failed})
+	})
+}
+
+// watchRoutes does so whenever a default route comes or goes.
+func watchRoutes(ctx context.Context, changed func()) error {
+	fn := func(u netlink.RouteUpdate) {
+		if isDefault(u.Route) {
+			changed()
+		}
+	}
+	return watch(ctx, fn, func(to chan<- netlink.RouteUpdate, done <-chan struct{}, failed func(error)) error {
+		return netlink.RouteSubscribeWithOptions(to, done, netlink.RouteSubscribeOptions{ErrorCallback: failed})
+	})
+}
+
+// watch hands the updates of a subscription on until the context ends (nil).
+func watch[T any](ctx context.Context, fn func(T), subscribe func(chan<- T, <-chan struct{}, func(error)) error) error {
+	updates := make(chan T, 64)
 	done := make(chan struct{})
 	failed := make(chan error, 1)
-	err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
-		ErrorCallback: func(err error) {
-			select {
-			case failed <- err:
-			default:
-			}
-		},
+	err := subscribe(updates, done, func(err error) {
+		select {
+		case failed <- err:
+		default:
+		}
 	})
 	if err != nil {
-		return fmt.Errorf("subscribe to link changes: %w", err)
+		return fmt.Errorf("subscribe to changes: %w", err)
 	}
 	defer func() {
 		close(done)
@@ -130,12 +176,12 @@ func watchLinks(ctx context.Context, changed func()) error {
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
-			return fmt.Errorf("receive link changes: %w", err)
-		case _, ok := <-updates:
+			return fmt.Errorf("receive changes: %w", err)
+		case u, ok := <-updates:
 			if !ok {
-				return fmt.Errorf("receive link changes: subscription ended")
+				return errors.New("receive changes: subscription ended")
 			}
-			changed()
+			fn(u)
 		}
 	}
 }

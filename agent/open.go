@@ -26,10 +26,8 @@ func New(ctx context.Context, o Options) (_ *Agent, err error) {
 	if a.plan, err = o.Config.plan(); err != nil {
 		return nil, err
 	}
-	if _, missing, err := o.Config.Filter.wanted(); err != nil {
+	if err := o.Config.Filter.namesExist(); err != nil {
 		return nil, err
-	} else if len(missing) > 0 {
-		return nil, missingInterfaces(missing)
 	}
 	var undo []func() error
 	defer func() {

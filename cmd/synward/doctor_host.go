@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -123,23 +122,29 @@ func examineProcess(_ context.Context, p *patient) []finding {
 // slowDrivers have no native XDP, by what the kernel's tree says.
 var slowDrivers = map[string]bool{"e1000": true, "e1000e": true, "r8169": true, "8139cp": true, "vmxnet": true, "bridge": true, "dummy": true, "ifb": true, "vlan": true}
 
+// nameOne mends what is wrong with [filter] interfaces.
+const nameOne = "ip -br link; then name one in [filter] interfaces, and systemctl reload synward"
+
 func examineInterfaces(_ context.Context, p *patient) []finding {
-	names, err := p.interfaces()
-	if err != nil {
-		return []finding{fail("interfaces", "ip -br link; then name them in [filter] interfaces", "%v", err)}
-	}
-	if len(names) == 0 {
-		return []finding{warn("interfaces", "ip -br link; then name them in [filter] interfaces", "none matches %q now; the filter waits for one", p.file.Filter.Interfaces)}
+	names, missing, err := p.interfaces()
+	var out []finding
+	switch {
+	case err != nil:
+		return []finding{fail("interfaces", nameOne, "%v", err)}
+	case slices.Contains(missing, "auto"):
+		out = append(out, fail("interfaces", "ip route add default via GATEWAY; or "+nameOne,
+			`"auto" finds no default route on this host: the filter waits for one, and protects nothing`))
+	case len(names)+len(missing) == 0:
+		out = append(out, fail("interfaces", nameOne, "none matches %q now: the filter waits for one, and protects nothing", p.file.Filter.Interfaces))
 	}
 	all, err := netlink.LinkList()
 	if err != nil {
 		return []finding{fail("interfaces", "ip -br link", "list the interfaces: %v", err)}
 	}
-	var out []finding
-	for _, name := range names {
+	for _, name := range append(names, slices.DeleteFunc(missing, func(name string) bool { return name == "auto" })...) {
 		l, err := netlink.LinkByName(name)
 		if err != nil {
-			out = append(out, fail(name, "ip -br link", "%v", err))
+			out = append(out, fail(name, nameOne, "this host has no such interface: %v", err))
 			continue
 		}
 		out = append(out, p.examineLink(l)...)
@@ -149,40 +154,19 @@ func examineInterfaces(_ context.Context, p *patient) []finding {
 }
 
 // interfaces are those that the agent names, or without one those that the
-// configuration means.
-func (p *patient) interfaces() ([]string, error) {
-	var names []string
-	if p.status != nil {
-		for _, i := range p.status.Filter.Interfaces {
+// configuration means; missing as in FilterConfig.Wanted.
+func (p *patient) interfaces() (names, missing []string, err error) {
+	if p.status == nil {
+		return p.file.Filter.Wanted()
+	}
+	for _, i := range p.status.Filter.Interfaces {
+		if i.Name == "auto" {
+			missing = append(missing, i.Name)
+		} else {
 			names = append(names, i.Name)
 		}
-		return names, nil
 	}
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list the interfaces: %w", err)
-	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("list the routes: %w", err)
-	}
-	isDefault := map[int]bool{}
-	for _, r := range routes {
-		if r.Dst == nil || r.Dst.IP.IsUnspecified() {
-			isDefault[r.LinkIndex] = true
-		}
-	}
-	for _, l := range links {
-		a := l.Attrs()
-		wanted := slices.ContainsFunc(p.file.Filter.Interfaces, func(pattern string) bool {
-			match, _ := path.Match(pattern, a.Name)
-			return pattern == a.Name || match && a.Name != "lo" || pattern == "auto" && isDefault[a.Index]
-		})
-		if wanted {
-			names = append(names, a.Name)
-		}
-	}
-	return names, nil
+	return names, missing, nil
 }
 
 func (p *patient) examineLink(l netlink.Link) []finding {

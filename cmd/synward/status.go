@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -144,13 +145,17 @@ func agentLine(a *control.AgentStatus, now time.Time) string {
 }
 
 func filterLine(f control.FilterStatus) string {
+	text := "loaded"
 	switch {
 	case !f.Loaded:
 		return "not loaded"
 	case f.Mode == "observe":
-		return "loaded, observing: it drops nothing"
-	case f.Mode == "":
-		return "loaded"
+		text = "loaded, observing: it drops nothing"
+	case f.Mode != "":
+		text = "loaded, enforcing"
 	}
-	return "loaded, enforcing"
+	if !slices.ContainsFunc(f.Interfaces, func(i control.Interface) bool { return i.Mode != "" }) {
+		text += "; on no interface: it protects nothing"
+	}
+	return text
 }

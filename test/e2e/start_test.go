@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,7 +83,6 @@ func TestAgentRefuses(t *testing.T) {
 		{"missing certificate", "/cert.pem", "/none.pem", []string{"relay.tls.cert", "none.pem", "no such file"}},
 		{"certificate is none", s.Dir + "/cert.pem", notPEM, []string{"tls"}},
 		{"missing interface", `["eth*"]`, `["eth0", "eth7"]`, []string{"filter.interfaces", "eth7", "eth0"}},
-		{"no default route", `["eth*"]`, `["auto"]`, []string{"filter.interfaces", "auto"}},
 		{"no such user", `"nobody"`, `"nosuchuser"`, []string{"relay.user", "nosuchuser", "useradd"}},
 		{"root", `"nobody"`, `"root"`, []string{"relay.user", "root"}},
 		{"no bpffs", `pin_dir    = "`, `pin_dir    = "` + s.Dir + "/state", []string{"bpf filesystem", "mount"}},
@@ -173,4 +173,60 @@ func reload(t *testing.T, s *stage.Stage, text, says string) {
 		t.Fatal(err)
 	}
 	eventually(t, "the agent says: "+says, func() bool { return strings.Count(s.Log(), says) > before })
+}
+
+// TestAutoWithoutADefaultRoute: the agent runs, everything says that nothing is
+// protected and what to do, and the route's coming is all that it takes.
+func TestAutoWithoutADefaultRoute(t *testing.T) {
+	t.Parallel()
+	s := set(t, false)
+	text, err := os.ReadFile(s.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.Config(), []byte(strings.Replace(string(text), `["eth*"]`, `["auto"]`, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.StartAgent()
+	if got := s.Run("", "status"); !strings.Contains(got.Out, "protects nothing") || !strings.Contains(got.Err, "no default route") {
+		t.Errorf("status: %+v", got)
+	}
+	if f := interfacesFinding(t, s); f.Grade != "fail" || !strings.Contains(f.Text, "protects nothing") || !strings.Contains(f.Mend, "ip route add default") {
+		t.Errorf("doctor says %+v", f)
+	}
+	heard(t, knock{s.Stranger, "", stage.EdgeForStranger, "587", "greeting"})
+
+	if out, err := s.Edge.Command(t.Context(), "ip", "route", "add", "default", "via", stage.StrangerAddr).CombinedOutput(); err != nil {
+		t.Fatalf("add a default route: %v: %s", err, out)
+	}
+	eventually(t, "the filter is on the route's interface", func() bool { return filtered(t, s) == "eth1" })
+	heard(t, knock{s.Stranger, "", stage.EdgeForStranger, "587", "silence"})
+	eventually(t, "status is content", func() bool {
+		got := s.Run("", "status")
+		return !strings.Contains(got.Out, "protects nothing") && !strings.Contains(got.Err, "no default route")
+	})
+	if f := interfacesFinding(t, s); f.Grade != "" {
+		t.Errorf("doctor still says %+v", f)
+	}
+}
+
+type doctorLine struct{ Check, Grade, Text, Mend string }
+
+// interfacesFinding is what the doctor has to say against filter.interfaces.
+func interfacesFinding(t *testing.T, s *stage.Stage) doctorLine {
+	t.Helper()
+	var ans struct{ Findings []doctorLine }
+	got := s.Run("", "doctor", "--json")
+	if err := json.Unmarshal([]byte(got.Out), &ans); err != nil {
+		t.Fatalf("doctor --json: %v: %+v", err, got)
+	}
+	for _, f := range ans.Findings {
+		if f.Check == "interfaces" {
+			if f.Grade == "fail" && got.Code != 1 {
+				t.Errorf("doctor ends with %d, and %s fails", got.Code, f.Check)
+			}
+			return f
+		}
+	}
+	return doctorLine{}
 }
