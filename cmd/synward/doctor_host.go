@@ -39,7 +39,7 @@ func examineKernel(_ context.Context, p *patient) []finding {
 	}
 	switch v, err := p.read("proc/sys/net/ipv4/tcp_syncookies"); {
 	case err != nil:
-		out = append(out, warn("syncookies", "", "cannot be read: %v", err))
+		out = append(out, warn("syncookies", "sysctl net.ipv4.tcp_syncookies", "cannot be read: %v", err))
 	case v == "0":
 		out = append(out, warn("syncookies", "sysctl -w net.ipv4.tcp_syncookies=1", "off: a flood from an allowed address can fill the backlog"))
 	default:
@@ -56,7 +56,7 @@ func (p *patient) kernelVersion() finding {
 	}
 	switch {
 	case err != nil:
-		return warn("kernel", "", "its version cannot be read: %v", err)
+		return warn("kernel", "uname -r", "its version cannot be read: %v", err)
 	case major < minKernel[0] || major == minKernel[0] && minor < minKernel[1]:
 		return fail("kernel", "install a newer kernel", "Linux %s; the filter needs %d.%d", release, minKernel[0], minKernel[1])
 	}
@@ -101,7 +101,7 @@ func examineProcess(_ context.Context, p *patient) []finding {
 	hex, _, _ = strings.Cut(hex, "\n")
 	have, perr := strconv.ParseUint(hex, 16, 64)
 	if err != nil || !found || perr != nil {
-		return []finding{warn("capabilities", "", "those of %s cannot be read", who)}
+		return []finding{warn("capabilities", "sudo synward doctor", "those of %s cannot be read", who)}
 	}
 	var missing []string
 	for _, c := range needed {
@@ -179,7 +179,7 @@ func (p *patient) examineLink(l netlink.Link) []finding {
 	queues, _ := filepath.Glob(filepath.Join("/", p.root, "sys/class/net", name, "queues/rx-*"))
 	out := []finding{ok(name, "driver %s, %s, MTU %d", driver, plural(len(queues), "receive queue", "receive queues"), a.MTU)}
 	if slowDrivers[driver] {
-		out = append(out, warn(name, "", "%s has no native XDP: the filter costs more per packet there", driver))
+		out = append(out, warn(name, "a card whose driver has native XDP, such as ixgbe, i40e, ice, mlx5, ena, virtio_net", "%s has no native XDP: the filter costs more per packet there", driver))
 	}
 	if driver == "virtio_net" && len(queues) < 2*runtime.NumCPU() {
 		out = append(out, warn(name, "give the NIC more queues in the hypervisor (libvirt: <driver queues='"+strconv.Itoa(2*runtime.NumCPU())+"'/>)",

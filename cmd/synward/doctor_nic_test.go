@@ -139,21 +139,12 @@ func occupy(t *testing.T, name string) error {
 	return netlink.LinkSetXdpFd(l, prog.FD())
 }
 
-func TestDoctorOnSpoolAndResolver(t *testing.T) {
+func TestDoctorOnTheSpool(t *testing.T) {
 	if got := spool(filepath.Join(t.TempDir(), "not", "there", "yet")); got.Grade == gradeFail {
 		t.Errorf("a spool that the agent makes: %+v", got)
 	}
 	if got := spool("/proc/self"); got.Grade != gradeWarn || got.Mend == "" {
 		t.Errorf("a spool without room: %+v", got)
-	}
-	for text, want := range map[string]string{
-		"nameserver 192.0.2.53\n":             gradeOK,
-		"# none\nsearch example.net\n":        gradeWarn,
-		"nameserver not-an-address\noptions ": gradeWarn,
-	} {
-		if got := resolver(fakeRoot(t, map[string]string{"etc/resolv.conf": text})); got.Grade != want {
-			t.Errorf("%q: %+v, want %s", text, got, want)
-		}
 	}
 }
 

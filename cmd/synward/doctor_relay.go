@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/smtp"
 	"net/textproto"
 	"os"
@@ -90,7 +89,7 @@ func examineRelay(_ context.Context, p *patient) []finding {
 	if c.ACME.Enabled {
 		cert = func(c relay.Config, now time.Time) finding { return acmeCertificate(c, statusRelay(p), now) }
 	}
-	out := []finding{cert(c, time.Now()), spool(c.Spool), resolver(p)}
+	out := []finding{cert(c, time.Now()), spool(c.Spool)}
 	if _, err := user.Lookup(c.User); err != nil {
 		out = append(out, fail("relay user", "useradd --system --no-create-home --shell /usr/sbin/nologin "+c.User, "no user %q", c.User))
 	}
@@ -169,22 +168,6 @@ func spool(dir string) finding {
 		return warn("spool", "df -h "+at, "%s has %d MiB free; give it 1 GiB", at, free>>20)
 	}
 	return ok("spool", "%s, %d GiB free", dir, free>>30)
-}
-
-func resolver(p *patient) finding {
-	text, err := p.read("etc/resolv.conf")
-	servers := 0
-	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "nameserver" {
-			if a, aerr := netip.ParseAddr(f[1]); aerr == nil && a.IsValid() {
-				servers++
-			}
-		}
-	}
-	if err != nil || servers == 0 {
-		return warn("resolver", "name one in /etc/resolv.conf, or in [relay.mx] resolver", "/etc/resolv.conf names no server: next hops cannot be looked up")
-	}
-	return ok("resolver", "%s in /etc/resolv.conf", plural(servers, "server", "servers"))
 }
 
 // examineOpenRelay does to every listener what a spammer does: it asks it to

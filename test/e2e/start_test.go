@@ -221,6 +221,9 @@ func interfacesFinding(t *testing.T, s *stage.Stage) doctorLine {
 		t.Fatalf("doctor --json: %v: %+v", err, got)
 	}
 	for _, f := range ans.Findings {
+		if f.Grade != "ok" && f.Mend == "" {
+			t.Errorf("the doctor does not say what mends it: %+v", f)
+		}
 		if f.Check == "interfaces" {
 			if f.Grade == "fail" && got.Code != 1 {
 				t.Errorf("doctor ends with %d, and %s fails", got.Code, f.Check)

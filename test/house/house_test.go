@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"cmd/logto":         {},
 	"cmd/version":       {},
 	"cmd/synward-relay": {"cmd/synward-relay", "cmd/logto", "cmd/version", "relay"},
-	"cmd":               {"cmd", "agent", "relay", "loader"},
+	"cmd":               {"cmd", "agent", "relay", "loader", "nameserver"},
 	"packaging":         {"cmd", "agent", "relay", "loader"},
 	"test":              {"test", "cmd", "agent", "relay", "loader"},
 }
