@@ -75,7 +75,8 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 	if err != nil {
 		return err
 	}
-	log.Info("sandboxed", "landlock", box.Landlock, "seccomp", box.Seccomp, "capabilities", box.Capabilities)
+	own := log.With("component", "relay")
+	own.Info("sandboxed", "landlock", box.Landlock, "seccomp", box.Seccomp, "capabilities", box.Capabilities)
 	q, err := queue.Open(spool, queue.Options{Log: log})
 	if err != nil {
 		return err
@@ -90,7 +91,7 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 
 	secret, err := ownSecret(filepath.Join(spool, "secret"))
 	if err != nil {
-		log.Warn("a restart will show SCRAM clients other salts for unknown names", "error", err)
+		own.Warn("a restart will show SCRAM clients other salts for unknown names", "error", err)
 	}
 	events := relay.NewEvents(time.Now)
 	certs := acme.New(acme.Options{Path: filepath.Join(spool, "acme.json"), Log: log, Now: time.Now})
@@ -127,7 +128,7 @@ func serve(ctx context.Context, socks sockets, spool string, log *slog.Logger) (
 		parts.Go(func() error { return certs.Serve(ctx, l.TLS, l.Net) })
 	}
 	err = parts.Wait()
-	log.Info("stopped taking and sending mail")
+	own.Info("stopped taking and sending mail")
 	endAdmin()
 	return errors.Join(err, <-served)
 }

@@ -44,7 +44,8 @@ func agentCommand(s streams) *cli.Command {
 	}
 }
 
-func runAgent(c *cli.Context, f file, log *slog.Logger) error {
+func runAgent(c *cli.Context, f file, base *slog.Logger) error {
+	log := base.With("component", "agent")
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // a large policy is changed at times: half as much garbage beside it, for little work
 	}
@@ -52,8 +53,8 @@ func runAgent(c *cli.Context, f file, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	names := derive.New(derive.Options{Names: f.Names, Feeds: f.Feeds, Version: version.String(), Log: log})
-	a, err := agent.New(c.Context, agent.Options{Config: f.Config, Version: version.String(), Relay: r, Tasks: []agent.Task{names}, Log: log})
+	names := derive.New(derive.Options{Names: f.Names, Feeds: f.Feeds, Version: version.String(), Log: base})
+	a, err := agent.New(c.Context, agent.Options{Config: f.Config, Version: version.String(), Relay: r, Tasks: []agent.Task{names}, Log: base})
 	if err != nil {
 		return err
 	}

@@ -162,7 +162,8 @@ func TestLinesHaveTheDocumentedKeys(t *testing.T) {
 }
 
 // readLog puts the first line of each wanted kind into seen, and holds every
-// line against the form: an object, no key twice, none that is not explained.
+// line against the form: an object that says which component speaks, no key
+// twice, none that is not explained.
 func readLog(t *testing.T, log string, wanted, keys []string, seen map[string]map[string]any) {
 	t.Helper()
 	whole := log[:strings.LastIndexByte(log, '\n')+1]
@@ -170,6 +171,9 @@ func readLog(t *testing.T, log string, wanted, keys []string, seen map[string]ma
 		var line map[string]any
 		if err := json.Unmarshal([]byte(text), &line); err != nil {
 			t.Fatalf("no JSON: %v: %s", err, text)
+		}
+		if line["component"] == nil {
+			t.Fatalf("nobody says it: %s", text)
 		}
 		for key := range line {
 			if !slices.Contains(keys, key) || strings.Count(text, `,"`+key+`":`) > 1 {
