@@ -35,6 +35,9 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 			}
 		}
 	}
+	if r.help {
+		r.args = nil // what they are is being asked; the cli package would look for a topic of that name
+	}
 	out := append([]string{app.Name}, r.global...)
 	out = append(out, r.path...)
 	out = append(out, r.local...)
@@ -53,6 +56,7 @@ type reordering struct {
 	global   []string
 	local    []string
 	args     []string
+	help     bool
 }
 
 // word takes a token that is no flag: the next command, or an argument.
@@ -91,6 +95,7 @@ func (r *reordering) flag(tok string, rest []string) (int, error) {
 	}
 	if f == nil && isBuiltin(name, len(r.path) == 0) {
 		to, hasValue = &r.local, true
+		r.help = r.help || name[0] == 'h'
 	} else if f == nil {
 		where := strings.Join(append([]string{"synward"}, r.path...), " ")
 		return 0, usagef("no flag %s; %s --help lists them", tok, where)

@@ -18,6 +18,7 @@ func TestReorder(t *testing.T) {
 		"explain 192.0.2.1 -port 25":                   "explain -port 25 -- 192.0.2.1",
 		"allow add add --dry-run=false":                "allow add --dry-run=false -- add",
 		"queue help":                                   "queue --help",
+		"explain 192.0.2.1 --help --port 25":           "explain --help --port 25",
 		"":                                             "",
 		"--version":                                    "--version",
 	} {
