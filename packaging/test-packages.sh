@@ -8,7 +8,7 @@ packages=$(realpath "$1")
 old=$(ls "$packages"/synward_1.0.0_*.deb) new=$(ls "$packages"/synward_1.0.1_*.deb)
 root=$(mktemp -d /var/tmp/synward-deb.XXXXXX)
 trap 'rm -rf "$root"' EXIT
-mmdebstrap --quiet --variant=minbase --include=systemd,dbus,procps,iproute2,rpm bookworm "$root"
+mmdebstrap --quiet --variant=minbase --include=systemd,dbus,procps,iproute2,openssl,rpm bookworm "$root"
 cp "$old" "$root/tmp/old.deb"
 cp "$new" "$root/tmp/new.deb"
 run() { unshare -mpf --mount-proc="$root/proc" chroot "$root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }

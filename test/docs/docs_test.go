@@ -1,5 +1,6 @@
-// Package docs runs every command of docs/operator on a real agent: a page
-// whose commands do not work does not land.
+// Package docs runs the commands of docs/operator and README.md on a real agent: a
+// page whose commands do not work does not land. Those that want a whole host with
+// the package on it are run by test/upgrade.
 package docs
 
 import (
@@ -8,44 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/synward/synward/test/pages"
 	"github.com/synward/synward/test/stage"
 	"github.com/synward/synward/test/terminal"
 )
-
-// block is a fenced block of commands. One that says "stopped" is for a host
-// whose agent is stopped.
-type block struct {
-	line     int
-	stopped  bool
-	commands []string
-}
-
-// blocks are the console blocks of a page.
-func blocks(text string) []block {
-	var out []block
-	inside := false
-	for n, line := range strings.Split(text, "\n") {
-		line = strings.TrimSpace(line)
-		info, fence := strings.CutPrefix(line, "```")
-		switch {
-		case fence && inside:
-			inside = false
-		case fence && strings.HasPrefix(info, "console"):
-			inside = true
-			out = append(out, block{line: n + 1, stopped: strings.HasSuffix(info, " stopped")})
-		case inside:
-			if c, ok := strings.CutPrefix(line, "$ "); ok {
-				last := &out[len(out)-1]
-				last.commands = append(last.commands, c)
-			}
-		}
-	}
-	return out
-}
 
 // words splits a command at blanks, but not inside double quotes.
 func words(command string) []string {
@@ -75,37 +47,93 @@ func build(t *testing.T) string {
 	return bin
 }
 
+// operators are the pages whose every command is run.
+func operators(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../../docs/operator/*.md")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d pages: %v", len(files), err)
+	}
+	return append(files, "../../README.md")
+}
+
 func TestEveryCommandOfThePages(t *testing.T) {
 	bin := build(t)
 	s := stage.New(t, bin, "")
 	s.StartAgent()
 	shell := makeShell(t, s, bin)
-	pages, err := filepath.Glob("../../docs/operator/*.md")
-	if err != nil || len(pages) < 10 {
-		t.Fatalf("%d pages: %v", len(pages), err)
-	}
 	ran := 0
-	for _, page := range pages {
-		text, err := os.ReadFile(page)
+	for _, needs := range []string{pages.Stage, pages.Stopped} {
+		blocks, err := pages.Commands(needs, operators(t)...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, b := range blocks(string(text)) {
-			ran += play(t, s, shell, fmt.Sprintf("%s:%d", filepath.Base(page), b.line), b)
+		for _, b := range blocks {
+			ran += play(t, s, shell, b)
 		}
 	}
-	if ran < 30 {
+	if ran < 50 {
 		t.Errorf("%d commands were found, which is too few", ran)
 	}
 }
 
+// No command escapes: every block says what it is, and only those that are run
+// hold commands.
+func TestEveryBlockSaysWhatItIs(t *testing.T) {
+	for _, page := range operators(t) {
+		blocks, err := pages.Blocks(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range blocks {
+			switch b.Kind {
+			case "console":
+				if len(b.Commands) == 0 || !slices.Contains([]string{pages.Stage, pages.Stopped, pages.Host}, b.Needs) {
+					t.Errorf("%s: a block of %d commands that needs %q, which nobody runs", b.Where(), len(b.Commands), b.Needs)
+				}
+			case "toml", "ini", "text":
+			default:
+				t.Errorf("%s: the fence says %q; write console, console stopped, console host, toml, ini or text", b.Where(), b.Kind)
+			}
+		}
+	}
+}
+
+// What the prose of any page names, and the examples of the reference show, are
+// commands and flags that there are.
+func TestEveryCommandThatIsNamedExists(t *testing.T) {
+	bin := build(t)
+	reference, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, page := range append(reference, operators(t)...) {
+		mentions, err := pages.Mentions(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range mentions {
+			cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "synward"), append(words(m)[1:], "--help")...)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: %s: %s", filepath.Base(page), m, out)
+			}
+			tried++
+		}
+	}
+	if tried < 100 {
+		t.Errorf("%d commands were found, which is too few", tried)
+	}
+}
+
 // makeShell makes the folder in which the commands run, with what stands in it
-// for the host's synward, and for ssh to other edges, which are all this one.
+// for the host's synward, for sudo, and for ssh to other edges, which are all this one.
 func makeShell(t *testing.T, s *stage.Stage, bin string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"synward": fmt.Sprintf("exec nsenter --net=/run/netns/%s %s/synward --config %s \"$@\"", s.Edge.Name, bin, s.Config()),
+		"sudo":    `exec "$@"`,
 		"ssh":     `shift; exec sh -c "$*"`,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
@@ -116,27 +144,31 @@ func makeShell(t *testing.T, s *stage.Stage, bin string) string {
 }
 
 // play runs a block's commands and returns how many.
-func play(t *testing.T, s *stage.Stage, shell, where string, b block) int {
+func play(t *testing.T, s *stage.Stage, shell string, b pages.Block) int {
 	t.Helper()
-	if b.stopped {
+	if b.Needs == pages.Stopped {
 		if err := s.EndAgent(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		defer s.StartAgent()
 	}
-	for _, c := range b.commands {
+	for _, c := range b.Commands {
 		if args := words(c); len(args) > 1 && args[1] == "top" {
 			watch(t, s, args[1:])
 			continue
 		}
-		cmd := exec.CommandContext(t.Context(), "sh", "-ec", c)
-		cmd.Dir = shell
+		script := c
+		if strings.Contains(c, "--follow") { // it goes on until somebody ends it
+			script = "timeout -s INT 2 " + c + "\n[ $? = 124 ]"
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+		cmd.Dir, cmd.Stdin = shell, strings.NewReader("a long password\n")
 		cmd.Env = append(os.Environ(), "PATH="+shell+":"+os.Getenv("PATH"))
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %s: %v\n%s", where, c, err, out)
+			t.Errorf("%s: %s: %v\n%s", b.Where(), c, err, out)
 		}
 	}
-	return len(b.commands)
+	return len(b.Commands)
 }
 
 // watch runs the live view on a terminal until it shows the filter, then ends it.

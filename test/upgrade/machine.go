@@ -52,15 +52,8 @@ type machine struct {
 // boot starts systemd in the root and waits until it is up.
 func boot(s *story, root, netns, from, to string) *machine {
 	m := &machine{s: s, root: root, pins: lab.BPFFS(s), rpm: strings.HasSuffix(from, ".rpm")}
-	for name, file := range map[string]string{"old.package": from, "new.package": to} {
-		b, err := os.ReadFile(file)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(root, "root", name), b, 0o644)
-		}
-		if err != nil {
-			s.Fatalf("copy the package: %v", err)
-		}
-	}
+	m.copy(from, "root", "old.package")
+	m.copy(to, "root", "new.package")
 	cmd := exec.Command("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--directory="+root,
 		"--network-namespace-path=/run/netns/"+netns, "--bind="+m.pins+":/sys/fs/bpf", "--bind-ro=/sys/kernel/btf",
 		"--capability=all", "--system-call-filter=bpf perf_event_open keyctl", "--console=pipe")
@@ -101,7 +94,7 @@ func childOf(pid int) (child int) {
 
 // try runs a command in the machine.
 func (m *machine) try(input string, args ...string) (string, error) {
-	enter := []string{"--target", fmt.Sprint(m.leader), "--all", "--root", "--wd=/", "--", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"}
+	enter := []string{"--target", fmt.Sprint(m.leader), "--all", "--root", "--wd=/", "--", "env", "-C", "/root", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"}
 	cmd := exec.Command("nsenter", append(enter, args...)...)
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
@@ -123,7 +116,11 @@ func (m *machine) log() string {
 }
 
 func (m *machine) write(path, text string) {
-	if err := os.WriteFile(filepath.Join(m.root, path), []byte(text), 0o644); err != nil {
+	err := os.MkdirAll(filepath.Dir(filepath.Join(m.root, path)), 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(m.root, path), []byte(text), 0o644)
+	}
+	if err != nil {
 		m.s.Fatalf("write %s: %v", path, err)
 	}
 }

@@ -1,9 +1,10 @@
 // Command upgrade installs synward's package (.deb or .rpm) in a root that
-// systemd runs, upgrades it while strangers knock and clients send mail, and
-// removes it. It
-// ends with 0 only where no stranger was answered, no client was refused, no
-// open connection broke and no accepted mail is lost. `make package-test` runs
-// it; it needs root and systemd-nspawn.
+// systemd runs. While strangers knock and clients send mail it kills the agent and
+// upgrades the package; then it removes it. It ends with 0 only where no stranger
+// was answered, no client was refused, no open connection broke and no accepted
+// mail is lost. On the way it runs what the operator's pages, and then the README,
+// have for a whole host. `make package-test` runs it; it needs root and
+// systemd-nspawn.
 package main
 
 import (
@@ -61,6 +62,10 @@ func (s *story) tell(root, from, to string) (err error) {
 
 	s.step("install %s", from)
 	m.install()
+	// no default route here: the packaged configuration waits for one
+	if out := m.run("", "synward", "status"); !strings.Contains(out, "protects nothing") {
+		return fmt.Errorf("freshly installed, without a default route, status says:\n%s", out)
+	}
 	m.write("/etc/synward/synward.toml", config)
 	m.run("", "systemctl", "restart", "synward")
 	m.run("", "synward", "allow", "add", "192.0.2.0/24", "--rate", "0", "--max-conns", "0") // no cap shall be met here
@@ -69,6 +74,9 @@ func (s *story) tell(root, from, to string) (err error) {
 
 	traffic := begin(s, edge, client, stranger)
 	s.step("traffic: %s", traffic.await(20))
+	if err := s.kill(m, traffic); err != nil {
+		return err
+	}
 	began := time.Now()
 	m.upgrade()
 	s.step("upgraded under it in %s", time.Since(began).Round(time.Millisecond))
@@ -82,8 +90,15 @@ func (s *story) tell(root, from, to string) (err error) {
 	if err := s.check(m, sent); err != nil {
 		return err
 	}
+	if err := s.followPages(m, "docs/operator", to); err != nil {
+		return err
+	}
+	m.keepPrograms()
 	s.step("remove, with all that goes with it")
-	return m.remove()
+	if err := m.remove(); err != nil || m.rpm {
+		return err
+	}
+	return s.followReadme(m, "README.md")
 }
 
 // check looks at the upgraded host: what runs is what is installed, every
