@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -59,7 +60,8 @@ func (p *patient) orHosts(servers []string) []string {
 // askServer asks for the root's name servers, which every resolver knows.
 func askServer(ctx context.Context, server string) finding {
 	const check = "resolver"
-	mend := fmt.Sprintf("dig @%s . NS; then mend it, or name another in /etc/resolv.conf or [relay.mx] and [names] resolver", server)
+	host, port, _ := net.SplitHostPort(server)
+	mend := fmt.Sprintf("dig @%s -p %s . NS; then mend it, or name another in /etc/resolv.conf or [relay.mx] and [names] resolver", host, port)
 	ctx, cancel := context.WithTimeout(ctx, dnsTime)
 	defer cancel()
 	c := dns.Client{Timeout: dnsTime}
