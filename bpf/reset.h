@@ -8,7 +8,8 @@
 
 #define RESET_TTL 64
 /* Per CPU and WINDOW (record.h): 1,000 to 4,000 a second. Beyond it, silence:
- * nobody shall use the edge to send RSTs to others. */
+ * nobody shall use the edge to send RSTs to others. Who has proved that the
+ * address is his gets his own in any case. */
 #define WINDOW_RESETS 512
 
 struct pseudo4 {
@@ -182,7 +183,5 @@ static __always_inline bool wants_reset(const struct config *cfg, const struct p
 {
 	if (o->slot >= MAX_PORTS || !p->flags || p->rst || p->fragment)
 		return false;
-	if (!o->proved && !cfg->ports[o->slot & (MAX_PORTS - 1)].reset)
-		return false;
-	return may_reset();
+	return o->proved || (cfg->ports[o->slot & (MAX_PORTS - 1)].reset && may_reset());
 }
