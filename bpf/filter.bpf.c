@@ -15,6 +15,7 @@
 #include "judge.h"
 #include "ledger.h"
 #include "egress.h"
+#include "glance.h"
 #include "record.h"
 #include "reset.h"
 #include "sweep.h"
@@ -28,34 +29,47 @@ static __always_inline int act(struct xdp_md *ctx, const struct config *cfg, con
 	return wants_reset(cfg, p, o) && write_reset(ctx, p) ? XDP_TX : XDP_DROP;
 }
 
+/* A test run's answer, and its packet does nothing else. */
+static __always_inline int answer(struct probe *q, const struct outcome *o)
+{
+	q->reason = o->reason;
+	q->decision = o->decision;
+	q->observed = o->observed;
+	q->entry = o->entry;
+	return o->decision == DECISION_DROP && !o->observed ? XDP_DROP : XDP_PASS;
+}
+
 SEC("xdp.frags")
 int synward(struct xdp_md *ctx)
 {
-	struct outcome o = {.slot = MAX_PORTS};
-	struct packet p = {};
+	struct outcome o = {.slot = MAX_PORTS}, seen = {};
+	struct probe *q = find_probe(ctx);
+	struct packet p, glimpse;
 	const struct config *cfg;
-	struct probe *q;
+	enum glance at_once;
 	__u32 current;
 
-	parse(ctx, &p, &o.reason);
-	if (!o.reason && !p.tcp)
-		return XDP_PASS;
 	cfg = current_config(&current);
 	if (!cfg)
 		return XDP_PASS;
-	q = find_probe(ctx);
+	at_once = glance(ctx, cfg, current, &glimpse, &seen);
+	if (at_once == GLANCE_OTHER)
+		return XDP_PASS;
+	if (at_once == GLANCE_STRANGER) {
+		if (q)
+			return answer(q, &seen);
+		record(ctx, &glimpse, &seen);
+		return XDP_DROP;
+	}
+	__builtin_memset(&p, 0, sizeof(p));
+	parse(ctx, &p, &o.reason);
 	judge(ctx, cfg, current, &p, q, &o);
 	if (o.reason == REASON_NOT_OURS)
 		return XDP_PASS;
-	if (!q) {
-		record(ctx, &p, &o);
-		return act(ctx, cfg, &p, &o);
-	}
-	q->reason = o.reason;
-	q->decision = o.decision;
-	q->observed = o.observed;
-	q->entry = o.entry;
-	return o.decision == DECISION_DROP && !o.observed ? XDP_DROP : XDP_PASS;
+	if (q)
+		return answer(q, &o);
+	record(ctx, &p, &o);
+	return act(ctx, cfg, &p, &o);
 }
 
 /* On the way out, where a server is not a socket of this host. It only looks:

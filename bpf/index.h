@@ -15,6 +15,11 @@ static __always_inline bool is_touched(void *bits, __u32 index, __u32 hash)
 	return !w || (*w >> (hash & 63)) & 1;
 }
 
+static __always_inline bool is_touched4(__u32 current, __be32 source)
+{
+	return is_touched(&touched4, INDEX(current) - 1, bpf_ntohl(source) >> GRAIN4(current));
+}
+
 /* What the last range says that begins at or before the address. The searches
  * take no branches: with them the verifier would look at every way through. */
 static __always_inline __u32 search_page(const struct page *page, __u32 at, __u32 n, __u32 addr)
@@ -118,15 +123,13 @@ __noinline bool ask_index6(__u32 current, __be32 head, __be32 next, __u32 *says)
 /* False: the trie has to say. */
 static __always_inline bool ask_index(__u32 current, const struct packet *p, __u32 *says)
 {
-	__u32 index = INDEX(current) - 1, addr = bpf_ntohl(p->source[3]);
-
 	if (p->v6)
 		return ask_index6(current, p->source[0], p->source[1], says);
 	/* Here and not in ask_index4: most strangers end here, and a call's return
 	 * costs as much as a cache miss where the CPU needs Safe RET. */
-	if (!is_touched(&touched4, index, addr >> GRAIN4(current))) {
+	if (!is_touched4(current, p->source[3])) {
 		*says = 0;
 		return true;
 	}
-	return ask_index4(index, p->source[3], says);
+	return ask_index4(INDEX(current) - 1, p->source[3], says);
 }
