@@ -20,7 +20,8 @@ func main() {
 	var (
 		dir     = flag.String("kernels", "build/kernels", "where fetch.sh has put the kernels; the logs land here too")
 		bin     = flag.String("bin", "build/kernels-bin", "where guest and the test binaries are")
-		run     = flag.String("run", "", "only these tests of the loader")
+		run     = flag.String("run", "", "only these tests of the loader, and no others'")
+		more    = flag.String("more", "", "more flags for the loader's tests: \"-test.count=10 -burst=2000\"")
 		rounds  = flag.Int("rounds", 20, "policies that the differential test tries")
 		timeout = flag.Duration("timeout", 15*time.Minute, "for one kernel")
 	)
@@ -33,12 +34,13 @@ func main() {
 			init:  filepath.Join(*bin, "guest"),
 			tests: []string{filepath.Join(*bin, "loader.test"), filepath.Join(*bin, "nic.test"), filepath.Join(*bin, "interfaces.test")},
 			dir:   *dir, timeout: *timeout,
-			plan: []string{
-				strings.TrimSpace(fmt.Sprintf("/loader.test -test.v -test.parallel=1 -test.run=%s -rounds=%d", *run, *rounds)),
+			plan: []string{fmt.Sprintf("/loader.test -test.v -test.parallel=1 -test.run=%s -rounds=%d %s", *run, *rounds, *more)},
+		}
+		if *run == "" {
+			m.plan = append(m.plan,
 				"/nic.test -test.v -nics=eth0,eth1 -want=native",
 				"/nic.test -test.v -nics=eth2,eth3 -want=generic",
-				"/interfaces.test -test.v -test.parallel=1 -kinds=bridge,dummy,ifb,bond,vlan",
-			},
+				"/interfaces.test -test.v -test.parallel=1 -kinds=bridge,dummy,ifb,bond,vlan")
 		}
 		if err := try(ctx, m, series); err != nil {
 			failed = true
