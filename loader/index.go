@@ -38,6 +38,11 @@ type pages struct {
 	next int // free place, counted over all pages
 }
 
+// expect makes room for so many ranges: growing would move megabytes.
+func (p *pages) expect(ranges int) {
+	p.list = make([]filterPage, 0, ranges/pageRanges*5/4+1)
+}
+
 // add takes up one chunk's spans and says where they stand.
 func (p *pages) add(start uint64, spans []span) filterChunk {
 	if p.next%pageRanges+len(spans) > pageRanges {
@@ -70,15 +75,16 @@ func newBitmap(marks int) (words []uint64, grain uint32) {
 	return make([]uint64, 1<<(32-grain)/64), grain
 }
 
-// flatten turns nested prefixes, sorted, into spans that do not overlap. last is
-// the last address that a prefix holds.
-func flatten[S any](prefixes []S, first, last func(S) uint64, rule func(S) uint32) []span {
-	spans := make([]span, 1, 2*len(prefixes)+1) // from address 0 on: no rule
-	type open struct {
-		end  uint64
-		rule uint32
-	}
-	var stack []open
+// held is a prefix: its first and last address, and what it says.
+type held struct {
+	first, last uint64
+	rule        uint32
+}
+
+// flatten turns n nested prefixes, sorted, into spans that do not overlap.
+func flatten(n int, at func(int) held) []span {
+	spans := make([]span, 1, 2*n+1) // from address 0 on: no rule
+	var stack []held
 	add := func(from uint64, rule uint32) {
 		switch top := &spans[len(spans)-1]; {
 		case top.from == from:
@@ -87,43 +93,49 @@ func flatten[S any](prefixes []S, first, last func(S) uint64, rule func(S) uint3
 			spans = append(spans, span{from, rule})
 		}
 	}
-	// closeUntil ends the prefixes that end before an address
-	closeUntil := func(next uint64, all bool) {
-		for len(stack) > 0 && (all || stack[len(stack)-1].end < next) {
-			end := stack[len(stack)-1].end
-			stack = stack[:len(stack)-1]
-			outer := uint32(0)
-			if len(stack) > 0 {
-				outer = stack[len(stack)-1].rule
-			}
-			if end != ^uint64(0) {
-				add(end+1, outer)
-			}
+	end := func() { // of the innermost prefix that is open
+		last := stack[len(stack)-1].last
+		stack = stack[:len(stack)-1]
+		outer := uint32(0)
+		if len(stack) > 0 {
+			outer = stack[len(stack)-1].rule
+		}
+		if last != ^uint64(0) {
+			add(last+1, outer)
 		}
 	}
-	for _, p := range prefixes {
-		closeUntil(first(p), false)
-		add(first(p), rule(p))
-		stack = append(stack, open{last(p), rule(p)})
+	for i := range n {
+		p := at(i)
+		for len(stack) > 0 && stack[len(stack)-1].last < p.first {
+			end()
+		}
+		add(p.first, p.rule)
+		stack = append(stack, p)
 	}
-	closeUntil(0, true)
+	for len(stack) > 0 {
+		end()
+	}
 	return spans
 }
 
 func (x *image) build4(prefixes []slot4) {
-	end := func(s slot4) uint64 { return uint64(s.addr) | (1<<32-1)>>s.bits }
 	x.touched4, x.grain4 = newBitmap(len(prefixes))
 	for _, s := range prefixes {
-		mark(x.touched4, uint64(s.addr)>>x.grain4, end(s)>>x.grain4)
+		mark(x.touched4, uint64(s.addr)>>x.grain4, s.end()>>x.grain4)
 	}
-	spans := flatten(prefixes,
-		func(s slot4) uint64 { return uint64(s.addr) }, end,
-		func(s slot4) uint32 { return s.rule })
+	spans := flatten(len(prefixes), func(i int) held {
+		s := prefixes[i]
+		return held{uint64(s.addr), s.end(), s.rule}
+	})
+	x.pages4.expect(len(spans))
 	i := 0
 	for c := range uint64(chunks4) {
 		x.chunks4[c], i = cut(&x.pages4, spans, i, c<<16, 16)
 	}
 }
+
+// end is the prefix's last address.
+func (s slot4) end() uint64 { return uint64(s.addr) | (1<<32-1)>>s.bits }
 
 // mark sets the bits from first to last.
 func mark(bits []uint64, first, last uint64) {
@@ -159,18 +171,12 @@ func cut(p *pages, spans []span, i int, start uint64, size uint) (filterChunk, i
 // build6 sees the upper 64 bits of an address. A /64 with longer prefixes in it
 // is the trie's; so is a policy with prefixes too wide to be marked.
 func (x *image) build6(prefixes []slot6) {
-	short := make([]slot6, 0, len(prefixes))
 	for _, s := range prefixes {
 		if s.bits < widest6 {
 			return
 		}
-		if s.bits > 64 {
-			s = slot6{hi: s.hi, bits: 64, rule: askTrie}
-		}
-		short = append(short, s)
 	}
-	slices.SortStableFunc(short, compare6) // longer than /64 came after its /64, if there is one
-	short = lastOfEach(short)
+	short := shorten(prefixes)
 	marks := 0
 	for _, s := range short {
 		marks += int(s.end()>>32 - s.hi>>32 + 1)
@@ -187,8 +193,11 @@ func (x *image) build6(prefixes []slot6) {
 			heads = append(heads, uint32(first))
 		}
 	}
-	spans := flatten(short, func(s slot6) uint64 { return s.hi }, slot6.end, func(s slot6) uint32 { return s.rule })
+	spans := flatten(len(short), func(i int) held {
+		return held{short[i].hi, short[i].end(), short[i].rule}
+	})
 	x.chunks6 = make([]filterChunk6, tableSize(len(heads)))
+	x.pages6.expect(len(spans))
 	i := 0
 	for _, head := range heads {
 		var c filterChunk
@@ -196,6 +205,21 @@ func (x *image) build6(prefixes []slot6) {
 		x.place6(head, c)
 	}
 	x.v6 = true
+}
+
+// shorten has a /64 in the place of all that are longer.
+func shorten(prefixes []slot6) []slot6 {
+	if !slices.ContainsFunc(prefixes, func(s slot6) bool { return s.bits > 64 }) {
+		return prefixes
+	}
+	short := slices.Clone(prefixes)
+	for i, s := range short {
+		if s.bits > 64 {
+			short[i] = slot6{hi: s.hi, bits: 64, rule: askTrie}
+		}
+	}
+	slices.SortStableFunc(short, compare6) // longer than /64 came after its /64, if there is one
+	return lastOfEach(short)
 }
 
 // end is the last value of the upper half of an address in the prefix.

@@ -119,21 +119,22 @@ func merge[S any](have, put, gone []S, compare func(a, b S) int) []S {
 	slices.SortFunc(put, compare)
 	slices.SortFunc(gone, compare)
 	out := make([]S, 0, len(have)+len(put))
-	for _, s := range have {
-		for len(put) > 0 && compare(put[0], s) < 0 {
-			out, put = append(out, put[0]), put[1:]
+	for len(put)+len(gone) > 0 {
+		isPut := len(gone) == 0 || len(put) > 0 && compare(put[0], gone[0]) < 0
+		from := &gone
+		if isPut {
+			from = &put
 		}
-		for len(gone) > 0 && compare(gone[0], s) < 0 {
-			gone = gone[1:]
+		next := (*from)[0]
+		*from = (*from)[1:]
+		at, found := slices.BinarySearchFunc(have, next, compare)
+		out, have = append(out, have[:at]...), have[at:]
+		if isPut {
+			out = append(out, next)
 		}
-		switch {
-		case len(put) > 0 && compare(put[0], s) == 0:
-			out, put = append(out, put[0]), put[1:]
-		case len(gone) > 0 && compare(gone[0], s) == 0:
-			gone = gone[1:]
-		default:
-			out = append(out, s)
+		if found {
+			have = have[1:]
 		}
 	}
-	return append(out, put...)
+	return append(out, have...)
 }
