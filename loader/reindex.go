@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -15,11 +16,14 @@ const noIndex = 0
 // Update return: it then takes less than they do.
 const indexEagerly = 20_000
 
-// indexer builds an index while the tries answer.
+// indexer builds an index while the tries answer. Building and filling take long,
+// so followRules does both without f.mu.
 type indexer struct {
-	wg     sync.WaitGroup
-	busy   bool   // one is being built
-	buffer uint32 // the one that was filled last, 0 or 1
+	wg      sync.WaitGroup
+	busy    bool       // one is being built
+	buffer  uint32     // the one that was turned to last, 0 or 1
+	claims  uint64     // how often a buffer was taken to be filled
+	filling sync.Mutex // held from then until it is full; locked after f.mu
 }
 
 func (s filterState) half() uint32 { return s.Current & 1 }
@@ -62,18 +66,38 @@ func (f *Filter) followRules() {
 	defer f.mu.Unlock()
 	defer func() { f.indexer.busy = false }()
 	for f.table != nil {
-		m := f.table.prefixes // merge never writes to the slices that it has handed out
-		f.mu.Unlock()
-		x := buildIndex(m)
-		f.mu.Lock()
-		if f.table == nil || !sameSlices(f.table.prefixes, m) {
-			continue
-		}
-		if err := f.putIndex(x); err != nil {
+		done, err := f.follow(f.table.prefixes)
+		if err != nil {
 			f.log.Error("the index could not be built, the tries answer alone", "error", err)
 		}
-		return
+		if done || err != nil {
+			return
+		}
 	}
+}
+
+// follow brings an index of what the tries hold into force, unless that is no
+// longer so. f.mu is held, but not meanwhile.
+func (f *Filter) follow(m mirror) (done bool, err error) {
+	current := func() bool { return f.table != nil && sameSlices(f.table.prefixes, m) }
+	f.mu.Unlock()
+	x := buildIndex(m) // merge never writes to the slices that it has handed out
+	f.mu.Lock()
+	if !current() {
+		return false, nil
+	}
+	b, err := f.claimBuffer()
+	if err != nil {
+		return false, err
+	}
+	claim := f.indexer.claims
+	f.mu.Unlock()
+	err = f.fillBuffer(b, x)
+	f.mu.Lock()
+	if err != nil || !current() || f.indexer.claims != claim {
+		return false, err
+	}
+	return true, f.turnTo(b, x)
 }
 
 func sameSlices(a, b mirror) bool {
@@ -90,7 +114,42 @@ func (f *Filter) Indexed() (bool, error) {
 
 // putIndex copies an index into the buffer that is not in force and turns to it.
 func (f *Filter) putIndex(x *image) error {
-	b := 1 - f.indexer.buffer
+	b, err := f.claimBuffer()
+	if err != nil {
+		return err
+	}
+	if err := f.fillBuffer(b, x); err != nil {
+		return err
+	}
+	return f.turnTo(b, x)
+}
+
+// claimBuffer takes the buffer that is not in force, for fillBuffer. f.mu is held.
+func (f *Filter) claimBuffer() (b uint32, err error) {
+	st, err := f.state()
+	if err != nil {
+		return 0, err
+	}
+	b = 1 - f.indexer.buffer
+	if st.index() == b+1 {
+		if err := f.setIndex(noIndex, 0, 0); err != nil {
+			return 0, err
+		}
+	}
+	f.indexer.claims++
+	f.indexer.filling.Lock()
+	return b, nil
+}
+
+// turnTo brings the index in a buffer into force. f.mu is held.
+func (f *Filter) turnTo(b uint32, x *image) error {
+	f.indexer.buffer = b
+	return f.setIndex(b+1, x.grain4, x.grain6)
+}
+
+// fillBuffer copies an index into the buffer that was claimed.
+func (f *Filter) fillBuffer(b uint32, x *image) error {
+	defer f.indexer.filling.Unlock()
 	if err := f.awaitIndexReaders(b); err != nil {
 		return err
 	}
@@ -118,30 +177,27 @@ func (f *Filter) putIndex(x *image) error {
 	if err := f.maps.Indexes.Put(b, head); err != nil {
 		return fmt.Errorf("write the index: %w", err)
 	}
-	f.indexer.buffer = b
-	return f.setIndex(b+1, x.grain4, x.grain6)
+	return nil
 }
 
 func flag32(set bool) uint32 { return uint32(flag(set)) }
 
 // awaitIndexReaders returns when no packet reads the buffer any more: it has not
-// been in force since the last index, and a grace period ends what began before.
+// been in force since the last index, and putting its own map in its place waits
+// for what began before (see putInner).
 func (f *Filter) awaitIndexReaders(b uint32) error {
-	st, err := f.state()
+	m, err := f.openInner(f.maps.Pages4, filterMapPages4, b)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil // it has never been in force
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("wait for packets under way: %w", err)
 	}
-	if st.index() == b+1 {
-		if err := f.setIndex(noIndex, 0, 0); err != nil {
-			return err
-		}
+	defer m.Close()
+	if err := f.maps.Pages4.Put(b, m); err != nil {
+		return fmt.Errorf("wait for packets under way: %w", err)
 	}
-	h, err := f.openHalf(st.half())
-	if err != nil || h == nil {
-		return err
-	}
-	defer h.close()
-	return f.awaitPackets(h)
+	return nil
 }
 
 // fillInner fills a map that is as large as the policy wants it. A new one is
