@@ -57,8 +57,9 @@ func openOlder(t *testing.T, dir string, change ...func(*Filter)) *Filter {
 	return f
 }
 
-// A newer program takes the old one's place while strangers knock: none comes
-// through, and the counters go on.
+// A newer program takes the old one's place while strangers knock and a partner
+// talks: no stranger comes through, the connection goes on, and so do counts and
+// counters.
 func TestUpgradeUnderTraffic(t *testing.T) {
 	for _, mode := range modes() {
 		t.Run(string(mode), func(t *testing.T) { upgradeUnderTraffic(t, mode) })
@@ -74,25 +75,12 @@ func modes() []Mode {
 }
 
 func upgradeUnderTraffic(t *testing.T, mode Mode) {
-	edge, peer := lab.NewHost(t, "edge"), lab.NewHost(t, "peer")
-	lab.Connect(edge, "eth0", peer, "eth0")
-	edge.Address("eth0", "192.0.2.1/24")
-	peer.Address("eth0", "192.0.2.3/24")
-	edge.Listen("192.0.2.1:25")
-	dir := filepath.Join(lab.BPFFS(t), "synward")
-	old := openOlder(t, dir)
-	if _, err := old.Sync(rule.Policy{
-		Ports: []rule.Port{{Number: 25, Default: rule.Drop}}, IPv6Prefix: 64,
-		Entries: slices.Values([]rule.Entry{}), Rules: slices.Values([]rule.Rule{}),
-	}); err != nil {
-		t.Fatal(err)
-	}
-	edge.Do(func() error { _, err := old.Attach("eth0", mode); return err })
-	before := runs(t, dir)[0]
+	s := newUpgradeScene(t, mode, mode)
+	ids := runs(t, s.dir)
 	ctx, stop := context.WithCancel(t.Context())
-	through := knock(ctx, peer)
-	old.Close()
-	f, err := Open(Options{PinDir: dir})
+	through, talked := knock(ctx, s.stranger), s.talk(ctx)
+	s.leave()
+	f, err := Open(Options{PinDir: s.dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,23 +90,29 @@ func upgradeUnderTraffic(t *testing.T, mode Mode) {
 	if n := <-through; n > 0 {
 		t.Errorf("%d strangers came through the upgrade", n)
 	}
+	if err := <-talked; err != nil {
+		t.Errorf("the connection during the upgrade: %v", err)
+	}
 	want := f.prog
 	if mode == TCX {
 		want = f.tcx
 	}
-	if now := runs(t, dir)[0]; now == before || now != idOf(t, want) {
-		t.Errorf("program %d is attached, before it was %d; want %d", now, before, idOf(t, want))
+	for i, now := range runs(t, s.dir) {
+		if slices.Contains(ids, now) || now != idOf(t, want) {
+			t.Errorf("program %d is on eth%d, before it was of %d; want %d", now, i, ids, idOf(t, want))
+		}
 	}
-	if c, err := f.Counters(); err != nil || len(c) != 1 || c[0].Packets < 10 {
-		t.Errorf("counters after the upgrade: %+v, %v", c, err)
-	}
+	s.countersGoOn(f)
+	s.enforced(1)
 	if ans, err := f.Probe(netip.MustParseAddr("192.0.2.3"), 25); err != nil || ans.Reason != NoEntry {
 		t.Errorf("probe after the upgrade: %+v, %v", ans, err)
 	}
+	s.conn.Close()
+	s.counts(0)
 }
 
-// An upgrade that fails half way leaves the old program on every interface, and
-// the next try succeeds.
+// An upgrade that fails half way leaves the old program in force on every
+// interface, and the next try succeeds.
 func TestFailedUpgradeLeavesTheOldOne(t *testing.T) {
 	for _, mode := range modes() {
 		t.Run(string(mode), func(t *testing.T) { failUpgrade(t, mode) })
@@ -126,35 +120,36 @@ func TestFailedUpgradeLeavesTheOldOne(t *testing.T) {
 }
 
 func failUpgrade(t *testing.T, mode Mode) {
-	edge := lab.NewHost(t, "edge")
-	lab.Connect(edge, "eth0", lab.NewHost(t, "peer"), "eth0")
-	dir := filepath.Join(lab.BPFFS(t), "synward")
-	old := openOlder(t, dir)
-	edge.Do(func() error { _, err := old.Attach("eth0", mode); return err })
-	id := runs(t, dir)[0]
-	// a pin that is no link, after eth0's: the step that fails
-	if err := old.maps.States.Pin(filepath.Join(dir, "links", "999")); err != nil {
+	s := newUpgradeScene(t, mode, mode)
+	ids := runs(t, s.dir)
+	// a pin that is no link, after the others: the step that fails
+	broken := filepath.Join(s.dir, "links", "999")
+	if err := s.old.maps.States.Pin(broken); err != nil {
 		t.Fatal(err)
 	}
-	old.Close()
-	if f, err := Open(Options{PinDir: dir}); err == nil {
+	s.leave()
+	if f, err := Open(Options{PinDir: s.dir}); err == nil {
 		f.Close()
 		t.Fatal("the upgrade did not fail")
 	}
-	if got := runs(t, dir)[0]; got != id {
-		t.Errorf("program %d is attached after the failure, want the old one, %d", got, id)
+	if got := runs(t, s.dir); !slices.Equal(got, ids) {
+		t.Errorf("programs %d are attached after the failure, want the old ones, %d", got, ids)
 	}
-	if err := os.Remove(filepath.Join(dir, "links", "999")); err != nil {
+	s.enforced(1)
+	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
-	f, err := Open(Options{PinDir: dir})
+	f, err := Open(Options{PinDir: s.dir})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if runs(t, dir)[0] == id {
-		t.Error("the old program is still attached after the second try")
+	if got := runs(t, s.dir); slices.Contains(ids, got[0]) || slices.Contains(ids, got[1]) {
+		t.Error("an old program is still attached after the second try")
 	}
+	s.enforced(1)
+	s.conn.Close()
+	s.counts(0)
 }
 
 // otherLayout makes the maps an older version's.
@@ -172,119 +167,96 @@ func testPolicy(allow string) rule.Policy {
 // policy: no stranger comes through, an open connection goes on and counts, and
 // so do the counters.
 func TestLayoutUpgradeUnderTraffic(t *testing.T) {
-	edge, peer, partner := lab.NewHost(t, "edge"), lab.NewHost(t, "peer"), lab.NewHost(t, "partner")
-	lab.Connect(edge, "eth0", peer, "eth0")
-	lab.Connect(edge, "eth1", partner, "eth0")
-	edge.Address("eth0", "192.0.2.1/24")
-	edge.Address("eth1", "198.51.100.1/24")
-	peer.Address("eth0", "192.0.2.3/24")
-	partner.Address("eth0", "198.51.100.2/24")
-	edge.Listen("192.0.2.1:25")
-	edge.ListenRaw("198.51.100.1:25") // nobody closes what it takes
-	dir := filepath.Join(lab.BPFFS(t), "synward")
-	old := openOlder(t, dir, otherLayout)
-	if _, err := old.Sync(testPolicy("198.51.100.2/32")); err != nil {
-		t.Fatal(err)
-	}
-	mode := modes()[len(modes())-1] // by XDP and, where there is one, by TCX
-	edge.Do(func() error { _, err := old.Attach("eth0", mode); return err })
-	edge.Do(func() error { _, err := old.Attach("eth1", Native); return err })
-	conn, err := partner.Dial("", "198.51.100.1:25", time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	// by XDP and, where there is one, by TCX
+	s := newUpgradeScene(t, modes()[len(modes())-1], Native, otherLayout)
+	ids := runs(t, s.dir)
 	ctx, stop := context.WithCancel(t.Context())
-	through := knock(ctx, peer)
+	through, talked := knock(ctx, s.stranger), s.talk(ctx)
 	time.Sleep(50 * time.Millisecond)
-	ids := runs(t, dir)
-	before, err := old.Counters()
-	if err != nil {
-		t.Fatal(err)
-	}
-	old.Close()
-	var f *Filter
-	edge.Do(func() error {
-		if f, err = Open(Options{PinDir: dir}); err != nil {
-			return err
-		}
-		if !slices.Equal(runs(t, dir), ids) {
-			t.Error("the new filter is in force before it has a policy")
-		}
-		if _, err := f.Attach("eth0", Native); err == nil {
-			t.Error("a filter without its policy can be attached")
-		}
-		_, err := f.Sync(testPolicy("198.51.100.2/32"))
-		return err
-	})
-	defer f.Close()
+	s.leave()
+	f := s.openBeside(ids)
+	defer func() { f.Close() }()
+	s.edge.Do(func() error { _, err := f.Sync(testPolicy("198.51.100.2/32")); return err })
 	time.Sleep(50 * time.Millisecond) // strangers after the change, too
 	stop()
 	if n := <-through; n > 0 {
 		t.Errorf("%d strangers came through the upgrade", n)
 	}
-	for i, now := range runs(t, dir) {
+	if err := <-talked; err != nil {
+		t.Errorf("the connection during the upgrade: %v", err)
+	}
+	for i, now := range runs(t, s.dir) {
 		if slices.Contains(ids, now) {
 			t.Errorf("the old program is still on eth%d", i)
 		}
 	}
-	sources, err := f.Sources()
-	if err != nil || len(sources) != 1 || sources[0].Open != 1 {
-		t.Errorf("sources after the upgrade: %+v, %v: want the open connection", sources, err)
-	}
-	conn.Close()
-	if after, err := f.Counters(); err != nil || len(after) == 0 || after[0].Packets < before[0].Packets {
-		t.Errorf("counters %+v, %v; before the upgrade %+v", after, err, before)
-	}
+	s.countersGoOn(f)
+	s.enforced(1)
+	s.conn.Close()
+	s.counts(0)
 	if _, err := os.Stat(f.dir.stagingDir()); err == nil {
 		t.Error("the old filter's pins are still there")
 	}
 	f.Close()
-	if f, err = Open(Options{PinDir: dir}); err != nil || f.succeeds {
+	var err error
+	if f, err = Open(Options{PinDir: s.dir}); err != nil || f.succeeds {
 		t.Fatalf("open once more: %v", err)
 	}
-	f.Close()
 }
 
-// A layout upgrade that fails leaves the old filter on every interface, and the
-// next try succeeds.
-func TestFailedLayoutUpgradeLeavesTheOldOne(t *testing.T) {
-	edge := lab.NewHost(t, "edge")
-	lab.Connect(edge, "eth0", lab.NewHost(t, "peer"), "eth0")
-	dir := filepath.Join(lab.BPFFS(t), "synward")
-	old := openOlder(t, dir, otherLayout)
-	lab.Connect(edge, "eth1", lab.NewHost(t, "partner"), "eth0")
-	edge.Do(func() error { _, err := old.Attach("eth0", Native); return err })
-	edge.Do(func() error { _, err := old.Attach("eth1", modes()[len(modes())-1]); return err })
-	ids := runs(t, dir)
-	broken := filepath.Join(dir, "links", "999") // a pin that is no link
-	if err := old.maps.States.Pin(broken); err != nil {
-		t.Fatal(err)
-	}
-	old.Close()
-	f, err := Open(Options{PinDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	edge.Do(func() error {
-		if _, err := f.Sync(testPolicy("198.51.100.2/32")); err == nil {
-			t.Error("the upgrade did not fail")
-		}
-		if got := runs(t, dir); !slices.Equal(got, ids) {
-			t.Errorf("programs %d are attached after the failure, want the old ones, %d", got, ids)
-		}
-		if err := os.Remove(broken); err != nil {
+// openBeside is the filter that is to follow that of the older layout, whose
+// programs go on until it has a policy.
+func (s *upgradeScene) openBeside(programs []ebpf.ProgramID) (f *Filter) {
+	s.t.Helper()
+	s.edge.Do(func() (err error) {
+		if f, err = Open(Options{PinDir: s.dir}); err != nil {
 			return err
 		}
-		if _, err := f.Sync(testPolicy("198.51.100.2/32")); err != nil {
-			return err
+		if !slices.Equal(runs(s.t, s.dir), programs) {
+			s.t.Error("the new filter is in force before it has a policy")
 		}
-		if got := runs(t, dir); slices.Contains(ids, got[0]) || slices.Contains(ids, got[1]) {
-			t.Error("an old program is still attached after the second try")
+		if _, err := f.Attach("eth0", Native); err == nil {
+			s.t.Error("a filter without its policy can be attached")
 		}
 		return nil
 	})
+	return f
+}
+
+// A layout upgrade that fails leaves the old filter in force on every interface,
+// and the next try succeeds.
+func TestFailedLayoutUpgradeLeavesTheOldOne(t *testing.T) {
+	s := newUpgradeScene(t, Native, modes()[len(modes())-1], otherLayout)
+	ids := runs(t, s.dir)
+	broken := filepath.Join(s.dir, "links", "999") // a pin that is no link
+	if err := s.old.maps.States.Pin(broken); err != nil {
+		t.Fatal(err)
+	}
+	s.leave()
+	f := s.openBeside(ids)
+	defer f.Close()
+	sync := func() error {
+		return s.edge.Try(func() error { _, err := f.Sync(testPolicy("198.51.100.2/32")); return err })
+	}
+	if err := sync(); err == nil {
+		t.Error("the upgrade did not fail")
+	}
+	if got := runs(t, s.dir); !slices.Equal(got, ids) {
+		t.Errorf("programs %d are attached after the failure, want the old ones, %d", got, ids)
+	}
+	s.enforced(1)
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	if err := sync(); err != nil {
+		t.Fatal(err)
+	}
+	if got := runs(t, s.dir); slices.Contains(ids, got[0]) || slices.Contains(ids, got[1]) {
+		t.Error("an old program is still attached after the second try")
+	}
+	s.enforced(1)
+	s.conn.Close()
+	s.counts(0)
 }
 
 // knock dials the edge over and over until the context ends, and then tells
