@@ -19,11 +19,14 @@ const abiVersion = 2
 // frames (Linux 5.18).
 const bpfFXDPHasFrags = 1 << 5
 
+// errNotPermitted is what the kernel says to who lacks one of the three.
+var errNotPermitted = errors.New("not permitted: run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")
+
 // checkKernel says in words what this kernel or this process lacks.
 func checkKernel() error {
 	if err := features.HaveProgramType(ebpf.XDP); err != nil {
 		if errors.Is(err, unix.EPERM) {
-			return errors.New("load the filter: not permitted: run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")
+			return fmt.Errorf("load the filter: %w", errNotPermitted)
 		}
 		return fmt.Errorf("load the filter: %w: no XDP (%v); Linux 5.15 or newer is needed", ErrUnsupported, err)
 	}
@@ -69,6 +72,9 @@ func haveFrags() bool {
 func explainLoad(err error) error {
 	var ve *ebpf.VerifierError
 	if !errors.As(err, &ve) || len(ve.Log) == 0 {
+		if errors.Is(err, unix.EPERM) { // without CAP_PERFMON XDP loads, the ledger does not
+			return errNotPermitted
+		}
 		return err
 	}
 	last := strings.TrimSpace(ve.Log[len(ve.Log)-1])

@@ -132,7 +132,15 @@ func explainBind(l Listener, err error) error {
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return fmt.Errorf("listen on %s: this host does not have the address; mend relay.listen", addr)
 	}
-	return fmt.Errorf("listen on %s: %w", addr, err)
+	return fmt.Errorf("listen on %s: %w", addr, without(err, "CAP_NET_BIND_SERVICE"))
+}
+
+// without adds to a refusal what would have been allowed with these capabilities.
+func without(err error, capabilities string) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w; run the agent as root, with %s", err, capabilities)
+	}
+	return err
 }
 
 func closeAll(files []*os.File) {

@@ -36,7 +36,7 @@ func start(o Options, uid, gid uint32, files []*os.File) (*process, error) {
 		Setpgid:    true, // a Ctrl-C meant for the agent stops the child by the agent
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", o.Command, err)
+		return nil, fmt.Errorf("start %s as %s: %w", o.Command, o.User, without(err, "CAP_SETUID and CAP_SETGID"))
 	}
 	p := &process{pid: cmd.Process.Pid, done: make(chan struct{})}
 	go func() {
@@ -76,14 +76,18 @@ func watch(r record) (*process, error) {
 	return p, nil
 }
 
-// stop asks the process to end and kills it after grace.
-func (p *process) stop(grace time.Duration) {
-	syscall.Kill(p.pid, syscall.SIGTERM)
+// stop asks the process to end and kills it after grace. Its error means that
+// the process is another's: it goes on.
+func (p *process) stop(grace time.Duration) error {
+	if err := syscall.Kill(p.pid, syscall.SIGTERM); errors.Is(err, syscall.EPERM) {
+		return fmt.Errorf("end relay %d: %w", p.pid, without(err, "CAP_KILL"))
+	}
 	select {
 	case <-p.done:
-		return
+		return nil
 	case <-time.After(grace):
 	}
 	syscall.Kill(p.pid, syscall.SIGKILL)
 	<-p.done
+	return nil
 }

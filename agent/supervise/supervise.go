@@ -130,7 +130,7 @@ func (s *Supervisor) makeDir() error {
 	}
 	// Lchown: a link that stands there instead must not give its target away.
 	if err := os.Lchown(s.o.Dir, int(s.uid), int(s.gid)); err != nil {
-		return fmt.Errorf("give spool to %s: %w", s.o.User, err)
+		return fmt.Errorf("give spool to %s: %w", s.o.User, without(err, "CAP_CHOWN"))
 	}
 	return nil
 }
@@ -151,8 +151,7 @@ func (s *Supervisor) takeOver() error {
 	if err != nil {
 		return nil // it has just ended
 	}
-	p.stop(s.o.Grace)
-	return nil
+	return p.stop(s.o.Grace)
 }
 
 // UID is the user that the child runs as.
@@ -266,7 +265,10 @@ func (s *Supervisor) attend(ctx context.Context, p *process) error {
 	case <-ctx.Done():
 	}
 	s.o.Log.Info("stopping the relay", "pid", p.pid)
-	p.stop(s.o.Grace)
+	if err := p.stop(s.o.Grace); err != nil {
+		s.o.Log.Error("the relay goes on; the next agent takes it over", "error", err)
+		return ctx.Err()
+	}
 	os.Remove(recordPath(s.o.Socket))
 	os.Remove(s.o.Socket)
 	return ctx.Err()

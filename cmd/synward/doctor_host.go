@@ -21,13 +21,17 @@ func (p *patient) read(name string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
+// distributions brings the kernel of Debian and Fedora and what descends from
+// them, which are new enough and have BTF.
+const distributions = "apt install linux-image-" + runtime.GOARCH + " (Ubuntu: linux-image-generic) or dnf install kernel; then reboot"
+
 // minKernel is the oldest Linux that the filter runs on.
 var minKernel = [2]int{5, 15}
 
 func examineKernel(_ context.Context, p *patient) []finding {
 	out := []finding{p.kernelVersion()}
 	if _, err := os.Stat(filepath.Join("/", p.root, "sys/kernel/btf/vmlinux")); err != nil {
-		out = append(out, fail("btf", "boot a kernel of your distribution's own (CONFIG_DEBUG_INFO_BTF)", "no /sys/kernel/btf/vmlinux: the filter cannot be loaded"))
+		out = append(out, fail("btf", distributions, "no /sys/kernel/btf/vmlinux: the filter cannot be loaded"))
 	} else {
 		out = append(out, ok("btf", "/sys/kernel/btf/vmlinux"))
 	}
@@ -58,7 +62,7 @@ func (p *patient) kernelVersion() finding {
 	case err != nil:
 		return warn("kernel", "uname -r", "its version cannot be read: %v", err)
 	case major < minKernel[0] || major == minKernel[0] && minor < minKernel[1]:
-		return fail("kernel", "install a newer kernel", "Linux %s; the filter needs %d.%d", release, minKernel[0], minKernel[1])
+		return fail("kernel", distributions, "Linux %s; the filter needs %d.%d", release, minKernel[0], minKernel[1])
 	}
 	return ok("kernel", "Linux %s", release)
 }
@@ -72,7 +76,7 @@ func (p *patient) mounts() []finding {
 	case err != nil, uint32(st.Type) != unix.BPF_FS_MAGIC:
 		out = append(out, fail("bpffs", "mount -t bpf bpf "+dir, "%s is not on a bpf filesystem: the pins have no place", dir))
 	case st.Flags&unix.ST_RDONLY != 0:
-		out = append(out, fail("bpffs", "take ProtectKernelTunables out of the unit", "%s is read-only", dir))
+		out = append(out, fail("bpffs", "mount -o remount,rw "+dir, "%s is read-only", dir))
 	default:
 		out = append(out, ok("bpffs", "%s", dir))
 	}
@@ -81,42 +85,6 @@ func (p *patient) mounts() []finding {
 		return append(out, ok("cgroup2", "mounted"))
 	}
 	return append(out, warn("cgroup2", "mount -t cgroup2 none /sys/fs/cgroup/unified", "not mounted: the cap on open connections cannot count"))
-}
-
-// needed are the agent's capabilities, by number.
-var needed = []struct {
-	bit  uint
-	name string
-}{{unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_PERFMON, "CAP_PERFMON"}, {unix.CAP_NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE"}}
-
-// examineProcess looks at the capabilities: the agent's where one runs, else
-// those of this process.
-func examineProcess(_ context.Context, p *patient) []finding {
-	who, file := "this process", "proc/self/status"
-	if p.status != nil && p.status.Agent != nil {
-		who, file = "the agent", fmt.Sprintf("proc/%d/status", p.status.Agent.PID)
-	}
-	text, err := p.read(file)
-	_, hex, found := strings.Cut(text, "CapEff:\t")
-	hex, _, _ = strings.Cut(hex, "\n")
-	have, perr := strconv.ParseUint(hex, 16, 64)
-	if err != nil || !found || perr != nil {
-		return []finding{warn("capabilities", "sudo synward doctor", "those of %s cannot be read", who)}
-	}
-	var missing []string
-	for _, c := range needed {
-		if have&(1<<c.bit) == 0 {
-			missing = append(missing, c.name)
-		}
-	}
-	if len(missing) > 0 {
-		mend := "run as root: sudo synward doctor"
-		if p.status != nil {
-			mend = "systemctl edit synward (AmbientCapabilities, CapabilityBoundingSet)"
-		}
-		return []finding{warn("capabilities", mend, "%s lacks %s", who, strings.Join(missing, ", "))}
-	}
-	return []finding{ok("capabilities", "%s has all that are needed", who)}
 }
 
 // slowDrivers have no native XDP, by what the kernel's tree says.

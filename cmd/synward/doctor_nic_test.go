@@ -147,12 +147,3 @@ func TestDoctorOnTheSpool(t *testing.T) {
 		t.Errorf("a spool without room: %+v", got)
 	}
 }
-
-func TestDoctorOnCapabilities(t *testing.T) {
-	for caps, want := range map[string]string{"000001ffffffffff": gradeOK, "0000000000000000": gradeWarn, "0000000000001400": gradeWarn} {
-		p := fakeRoot(t, map[string]string{"proc/self/status": "Name:\tx\nCapEff:\t" + caps + "\nSeccomp:\t0\n"})
-		if got := examineProcess(t.Context(), p)[0]; got.Grade != want {
-			t.Errorf("%s: %+v, want %s", caps, got, want)
-		}
-	}
-}

@@ -188,7 +188,7 @@ func examineOpenRelay(ctx context.Context, p *patient) []finding {
 		case err != nil:
 			out = append(out, warn(check, "synward status", "cannot be tried: %v", err))
 		case reply == "":
-			out = append(out, fail(check, "synward allow list: which entry has relay=yes for "+host+"?", "it took a recipient of a strange domain without AUTH"))
+			out = append(out, fail(check, "synward allow list --covering "+host+": remove the entry that has relay=yes", "it took a recipient of a strange domain without AUTH"))
 		default:
 			out = append(out, ok(check, "refused: %s", reply))
 		}

@@ -126,17 +126,17 @@ func (s *Stage) Config() string { return filepath.Join(s.Dir, "synward.toml") }
 // them: here too it has no other.
 const Capabilities = "CAP_BPF CAP_NET_ADMIN CAP_PERFMON CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN CAP_KILL"
 
-// privileges are setpriv's arguments for them.
-func privileges() []string {
-	caps := strings.ReplaceAll(strings.ToLower(Capabilities), "cap_", "+")
-	return []string{"--bounding-set", "-all," + strings.ReplaceAll(caps, " ", ","), "--no-new-privs", "--"}
+// AgentCommand is the agent with these capabilities and no other, not started.
+func (s *Stage) AgentCommand(ctx context.Context, capabilities string) *exec.Cmd {
+	caps := strings.ReplaceAll(strings.ToLower(capabilities), "cap_", "+")
+	return s.Edge.Command(ctx, "setpriv", "--bounding-set", strings.Join(append([]string{"-all"}, strings.Fields(caps)...), ","),
+		"--no-new-privs", "--", filepath.Join(s.bin, "synward"), "--config", s.Config(), "agent")
 }
 
 // StartAgent starts the agent and waits until it answers.
 func (s *Stage) StartAgent() {
 	s.t.Helper()
-	args := append(privileges(), filepath.Join(s.bin, "synward"), "--config", s.Config(), "agent")
-	s.agent = s.Edge.Command(context.Background(), "setpriv", args...)
+	s.agent = s.AgentCommand(context.Background(), Capabilities)
 	// a file and not a pipe: the relay inherits it and outlives the agent
 	s.agent.Stdout, s.agent.Stderr = s.log, s.log
 	// the agent is the process itself: nsenter and setpriv exec it
