@@ -3,6 +3,7 @@ package loader_test
 import (
 	"errors"
 	"flag"
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
@@ -32,8 +33,9 @@ func open(t testing.TB) *loader.Filter {
 
 // randomModel is a policy of nested prefixes of both families, with rules that
 // change by themselves. Its expiries are hours away, on either side of now.
-func randomModel(r frames) model {
-	m := model{entries: map[uint64]rule.Entry{}, now: time.Now()}
+func randomModel(r *frames) model {
+	m := model{entries: map[uint64]rule.Entry{}, crowd: crowd{}, now: time.Now()}
+	r.near = nil
 	for _, n := range [][]uint16{{25}, {25, 587}, {587, 465, 25}}[r.IntN(3)] {
 		m.ports = append(m.ports, rule.Port{Number: n, Default: rule.Verdict(1 + r.IntN(2)), Observe: r.IntN(4) == 0, All: r.IntN(3) == 0})
 	}
@@ -44,7 +46,7 @@ func randomModel(r frames) model {
 	for range r.IntN(40) {
 		if p := r.prefix(); !used[p] {
 			used[p] = true
-			m.rules = append(m.rules, rule.Rule{Prefix: p, Steps: randomSteps(r, m)})
+			m.rules = append(m.rules, rule.Rule{Prefix: p, Steps: randomSteps(*r, m)})
 		}
 	}
 	return m
@@ -84,7 +86,19 @@ func (m model) compiled() rule.Policy {
 	for _, e := range m.entries {
 		entries = append(entries, e)
 	}
-	return rule.Policy{Ports: m.ports, IPv6Prefix: 64, Entries: slices.Values(entries), Rules: slices.Values(m.rules)}
+	return rule.Policy{Ports: m.ports, IPv6Prefix: 64, Entries: slices.Values(entries), Rules: m.all()}
+}
+
+// all are its rules, the many and the few.
+func (m model) all() iter.Seq[rule.Rule] {
+	return func(yield func(rule.Rule) bool) {
+		for _, r := range m.rules {
+			if !yield(r) {
+				return
+			}
+		}
+		m.crowd.rules()(yield)
+	}
 }
 
 // The loaded program and the model must agree on every frame under every
@@ -93,10 +107,11 @@ func TestDifferential(t *testing.T) {
 	f := open(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	r := frames{rand.New(rand.NewPCG(seed, 0))}
-	reasons := map[loader.Reason]int{}
-	for range *rounds {
+	r := &frames{Rand: rand.New(rand.NewPCG(seed, 0))}
+	reasons, indexes := map[loader.Reason]int{}, indexSeen{}
+	for round := range *rounds {
 		m := randomModel(r)
+		r.crowded(&m, r.roundsKind(round))
 		if r.IntN(2) == 0 {
 			m.ports = []rule.Port{{Number: 25, Default: rule.Drop}, {Number: 587, Default: rule.Drop}} // same ports: amended in place
 		}
@@ -106,7 +121,12 @@ func TestDifferential(t *testing.T) {
 		if c, err := f.Sync(m.compiled()); err != nil || c != (loader.Change{}) {
 			t.Fatalf("a second Sync of the same policy: %+v, %v; want nothing to do", c, err)
 		}
-		for range 5 {
+		batches := 5
+		if len(m.crowd) >= finest {
+			batches = 1 // each change of it takes long
+		}
+		for range batches {
+			indexes.look(t, f)
 			for range 200 {
 				reasons[compare(t, f, m, r.frame())]++
 			}
@@ -115,7 +135,7 @@ func TestDifferential(t *testing.T) {
 					compare(t, f, m, r.frame())
 				}
 			})
-			d := m.mutate(r)
+			d := m.mutate(*r)
 			_, err := f.Update(d)
 			if errors.Is(err, loader.ErrNeedsSync) { // not all that the index knows
 				_, err = f.Replace(m.compiled())
@@ -134,7 +154,12 @@ func TestDifferential(t *testing.T) {
 			t.Errorf("no frame was judged %q: the generator does not reach it", reason)
 		}
 	}
-	t.Log(reasons)
+	for _, want := range []string{"IPv4 grain /16", "IPv6 grain /16", "IPv4 grain /24", "IPv6 grain /24", "IPv4 pages", "IPv6 pages"} {
+		if indexes[want] == 0 {
+			t.Errorf("no index had %s: the generator does not reach it", want)
+		}
+	}
+	t.Log(reasons, indexes)
 }
 
 // withoutIndex has the tries answer for a while.
@@ -169,7 +194,7 @@ func (m *model) mutate(r frames) rule.Delta {
 		if remove {
 			p = m.rules[r.IntN(len(m.rules))].Prefix
 		}
-		if touched[p] {
+		if touched[p] || m.crowd[p] != nil {
 			continue
 		}
 		touched[p] = true
@@ -199,7 +224,7 @@ func compare(t *testing.T, f *loader.Filter, m model, frame []byte) loader.Reaso
 // Whatever bytes come, kernel and model say the same.
 func FuzzFrame(f *testing.F) {
 	filter := open(f)
-	r := frames{rand.New(rand.NewPCG(1, 2))}
+	r := &frames{Rand: rand.New(rand.NewPCG(1, 2))}
 	m := randomModel(r)
 	if _, err := filter.Sync(m.compiled()); err != nil {
 		f.Fatal(err)

@@ -7,14 +7,31 @@ import (
 )
 
 // frames makes random frames: valid, odd, lying and cut. Addresses come from a
-// small pool, so that they meet the policies' prefixes.
-type frames struct{ *rand.Rand }
+// small pool, so that they meet the policies' prefixes, and from near a crowd's.
+type frames struct {
+	*rand.Rand
+	near []netip.Addr
+}
+
+// nearby is one of the addresses near a crowd's prefixes, of either family.
+func (r frames) nearby() (a netip.Addr) {
+	if len(r.near) > 0 && r.IntN(2) == 0 {
+		a = r.near[r.IntN(len(r.near))]
+	}
+	return a
+}
 
 func (r frames) addr4() netip.Addr {
+	if a := r.nearby(); a.Is4() {
+		return a
+	}
 	return netip.AddrFrom4([4]byte{[]byte{10, 192, 203}[r.IntN(3)], byte(r.IntN(2)), byte(r.IntN(4)), byte(r.IntN(8))})
 }
 
 func (r frames) addr6() netip.Addr {
+	if a := r.nearby(); a.Is6() {
+		return a
+	}
 	a := [16]byte{0x20, 0x01, 0x0d, 0xb8, byte(r.IntN(2))}
 	a[7], a[8], a[15] = byte(r.IntN(4)), byte(r.IntN(2)), byte(r.IntN(4))
 	if r.IntN(16) == 0 { // mapped: must never meet an IPv4 entry

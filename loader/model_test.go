@@ -16,6 +16,7 @@ type model struct {
 	ports   []rule.Port
 	entries map[uint64]rule.Entry
 	rules   []rule.Rule
+	crowd   crowd
 	now     time.Time
 }
 
@@ -86,7 +87,7 @@ func (m model) judgeSegment(s seen, slot int) loader.Answer {
 
 // policy is the longest match and the step of its rule that is due.
 func (m model) policy(src netip.Addr, slot int) loader.Answer {
-	best := rule.Rule{}
+	best := m.crowd.longest(src)
 	for _, r := range m.rules {
 		if r.Prefix.Contains(src) && (!best.Prefix.IsValid() || r.Prefix.Bits() > best.Prefix.Bits()) {
 			best = r

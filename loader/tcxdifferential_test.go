@@ -84,17 +84,18 @@ func TestDifferentialTCX(t *testing.T) {
 	plain, paged := e.wire(t, false), e.wire(t, true)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	r := frames{rand.New(rand.NewPCG(seed, 0))}
+	r := &frames{Rand: rand.New(rand.NewPCG(seed, 0))}
 	total := tally{}
 	for range *rounds {
 		m := randomModel(r)
+		r.crowded(&m, r.IntN(someCrowds))
 		if _, err := e.filter.Sync(m.compiled()); err != nil {
 			t.Fatal(err)
 		}
 		for range 5 {
-			maps.Copy(total, e.runBatch(t, prog, m, r))
-			e.sendBatch(t, plain, m, r)
-			withoutIndex(t, e.filter, func() { e.sendBatch(t, paged, m, r) })
+			maps.Copy(total, e.runBatch(t, prog, m, *r))
+			e.sendBatch(t, plain, m, *r)
+			withoutIndex(t, e.filter, func() { e.sendBatch(t, paged, m, *r) })
 		}
 	}
 	for _, reason := range []loader.Reason{loader.Allowed, loader.DefaultPass, loader.NoEntry,
