@@ -108,9 +108,12 @@ func TestDifferential(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := &frames{Rand: rand.New(rand.NewPCG(seed, 0))}
-	reasons, indexes := map[loader.Reason]int{}, indexSeen{}
+	reasons, indexes, glimpses := map[loader.Reason]int{}, indexSeen{}, map[string]int{}
 	for round := range *rounds {
 		m := randomModel(r)
+		for i := range m.ports {
+			m.ports[i].Reset = r.IntN(4) == 0
+		}
 		r.crowded(&m, r.roundsKind(round))
 		if r.IntN(2) == 0 {
 			m.ports = []rule.Port{{Number: 25, Default: rule.Drop}, {Number: 587, Default: rule.Drop}} // same ports: amended in place
@@ -128,7 +131,9 @@ func TestDifferential(t *testing.T) {
 		for range batches {
 			indexes.look(t, f)
 			for range 200 {
-				reasons[compare(t, f, m, r.frame())]++
+				frame := r.frame()
+				reasons[compare(t, f, m, frame)]++
+				glimpses[m.glimpse(frame)]++
 			}
 			withoutIndex(t, f, func() {
 				for range 200 {
@@ -148,18 +153,22 @@ func TestDifferential(t *testing.T) {
 			t.Fatalf("a Sync after Updates: %+v, %v; want nothing to do", c, err)
 		}
 	}
-	for _, reason := range []loader.Reason{loader.NotOurs, loader.Allowed, loader.DefaultPass, loader.NoEntry,
-		loader.Denied, loader.Fragment, loader.Headers, loader.Truncated, loader.SYNData, loader.Segment} {
-		if reasons[reason] == 0 {
-			t.Errorf("no frame was judged %q: the generator does not reach it", reason)
+	reach(t, reasons, loader.NotOurs, loader.Allowed, loader.DefaultPass, loader.NoEntry, loader.Denied,
+		loader.Fragment, loader.Headers, loader.Truncated, loader.SYNData, loader.Segment)
+	reach(t, indexes, "IPv4 grain /16", "IPv6 grain /16", "IPv4 grain /24", "IPv6 grain /24", "IPv4 pages", "IPv6 pages")
+	reach(t, glimpses, "another port", "no SYN", "a port that observes", "a port that resets", "a port that passes",
+		"a partner or who is denied", "a partner's neighbour", "a stranger")
+	t.Log(reasons, indexes, glimpses)
+}
+
+// reach fails the test where the generator has gone blind.
+func reach[K comparable](t *testing.T, seen map[K]int, wanted ...K) {
+	t.Helper()
+	for _, want := range wanted {
+		if seen[want] == 0 {
+			t.Errorf("never met: %v", want)
 		}
 	}
-	for _, want := range []string{"IPv4 grain /16", "IPv6 grain /16", "IPv4 grain /24", "IPv6 grain /24", "IPv4 pages", "IPv6 pages"} {
-		if indexes[want] == 0 {
-			t.Errorf("no index had %s: the generator does not reach it", want)
-		}
-	}
-	t.Log(reasons, indexes)
 }
 
 // withoutIndex has the tries answer for a while.

@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+
+	"github.com/synward/synward/loader"
+	"github.com/synward/synward/loader/rule"
 )
 
 // frames makes random frames: valid, odd, lying and cut. Addresses come from a
@@ -45,6 +48,13 @@ func (r frames) pick(v ...uint16) uint16 { return v[r.IntN(len(v))] }
 
 // frame is one random frame, at least the 14 bytes that a test run takes.
 func (r frames) frame() []byte {
+	if r.IntN(8) == 0 { // what the filter knows at a glance, also from far away
+		src := r.addr4()
+		if r.IntN(4) == 0 {
+			src = netip.AddrFrom4([4]byte(r.bytes(4)))
+		}
+		return loader.SYN(src, r.pick(25, 25, 465, 587, 80))
+	}
 	f := make([]byte, 12, 256)
 	for range r.pick(0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5) {
 		f = binary.BigEndian.AppendUint16(f, r.pick(0x8100, 0x88a8))
@@ -143,4 +153,44 @@ func (r frames) tcp() []byte {
 	p[12] = 5 << 4
 	p[13] = byte(r.pick(0x02, 0x02, 0x02, 0xc2, 0x12, 0x10, 0x18, 0x04, 0x01, 0x03, 0x06, 0x0a, 0x22, 0x00, 0xff))
 	return p
+}
+
+// glimpse says what bpf/glance.h makes of a frame while the index answers; empty
+// for what it leaves to the parser.
+func (m model) glimpse(f []byte) string {
+	if len(f) < 54 || f[12] != 8 || f[13] != 0 || f[14] != 0x45 || f[23] != 6 || binary.BigEndian.Uint16(f[20:])&0x3fff != 0 {
+		return ""
+	}
+	s := look(f)
+	slot := m.slot(s.port)
+	if slot < 0 {
+		return "another port"
+	}
+	p := m.ports[slot]
+	switch {
+	case !s.syn:
+		return "no SYN"
+	case p.Observe:
+		return "a port that observes"
+	case p.Reset:
+		return "a port that resets"
+	case p.Default == rule.Pass:
+		return "a port that passes"
+	case m.policy(s.src, slot).EntryID != 0:
+		return "a partner or who is denied"
+	case m.touched(s.src):
+		return "a partner's neighbour"
+	}
+	return "a stranger"
+}
+
+// touched says whether any prefix has addresses in a source's /16.
+func (m model) touched(a netip.Addr) bool {
+	around, _ := a.Prefix(16)
+	for r := range m.all() {
+		if r.Prefix.Overlaps(around) {
+			return true
+		}
+	}
+	return false
 }
