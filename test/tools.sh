@@ -4,7 +4,7 @@
 # sudo where need be. Where all is there, nothing happens.
 set -euo pipefail
 missing=()
-for pkg in iproute2 nftables util-linux unbound swaks libnet-ssleay-perl curl msmtp python3 postfix libsasl2-modules "$@"; do
+for pkg in iproute2 nftables util-linux unbound zsh fish swaks libnet-ssleay-perl curl msmtp python3 postfix libsasl2-modules "$@"; do
 	dpkg -s "$pkg" >/dev/null 2>&1 || missing+=("$pkg")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0

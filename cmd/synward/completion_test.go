@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -36,18 +38,49 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-func TestBashScriptParses(t *testing.T) {
+// script is a shell's completion script, in a file.
+func script(t *testing.T, shell string) string {
+	t.Helper()
+	var out, err bytes.Buffer
+	if code := run(context.Background(), []string{"synward", "completion", shell}, streams{out: &out, err: &err}); code != 0 {
+		t.Fatal(err.String())
+	}
+	path := filepath.Join(t.TempDir(), shell)
+	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestScriptsParse(t *testing.T) {
+	for shell, only := range map[string]string{"bash": "-n", "zsh": "-n", "fish": "--no-execute"} {
+		if msg, err := exec.Command(shell, only, script(t, shell)).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", shell, err, msg)
+		}
+	}
 	var out bytes.Buffer
-	if code := run(context.Background(), []string{"synward", "completion", "bash"}, streams{out: &out, err: &out}); code != 0 {
-		t.Fatal(out.String())
-	}
-	cmd := exec.Command("bash", "-n")
-	cmd.Stdin = &out
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, msg)
-	}
 	if code := run(context.Background(), []string{"synward", "completion", "tcsh"}, streams{out: &out, err: &out}); code != 2 {
 		t.Errorf("an unknown shell: exit status %d, want 2", code)
+	}
+}
+
+// The shells ask the program, with the words as they stand, and offer its answer.
+func TestScriptsAsk(t *testing.T) {
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin+"/", ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for shell, typed := range map[string]string{
+		"bash": `. "$0"; COMP_WORDS=(synward allow ""); COMP_CWORD=2; _synward; printf '%s\n' "${COMPREPLY[@]}"`,
+		"zsh":  `compdef() { : }; compadd() { print -rl -- ${(P)2} }; . "$0"; words=(synward allow ""); CURRENT=3; _synward`,
+		"fish": `source $argv[1]; complete -C 'synward allow '`,
+	} {
+		cmd := exec.Command(shell, "-c", typed, script(t, shell))
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+bin)
+		out, err := cmd.CombinedOutput()
+		if got := strings.Fields(string(out)); err != nil || !slices.Equal(got, []string{"add", "list", "refresh", "remove"}) {
+			t.Errorf("%s, after \"synward allow \": %q, %v", shell, out, err)
+		}
 	}
 }
 

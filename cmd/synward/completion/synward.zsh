@@ -2,7 +2,7 @@
 # zsh completion for synward: the program itself knows its commands and flags.
 _synward() {
 	local -a found
-	found=(${(f)"$($words[1] complete -- ${words[2,CURRENT]} 2>/dev/null)"})
+	found=(${(f)"$($words[1] complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
 	if (( $#found )); then
 		compadd -a found
 	else
