@@ -30,6 +30,7 @@ func (a *Agent) routes() []control.Route {
 		{Pattern: "GET /v1/policy", Handler: a.exportPolicy},
 		{Pattern: "POST /v1/policy", Handler: a.applyPolicy},
 		{Pattern: "GET /v1/sources", Handler: a.listSources},
+		{Pattern: "GET /v1/drift", Handler: a.drift},
 		{Pattern: "GET /v1/learn", Handler: a.learn},
 		{Pattern: "GET /v1/review", Handler: a.review},
 		{Pattern: "GET /v1/history", Handler: a.listHistory},

@@ -15,14 +15,33 @@ import (
 	"github.com/synward/synward/agent/control"
 )
 
-// The TCP states of a connection that is open on our side (tcp_states.h).
+// The TCP states of a socket (tcp_states.h).
 const (
 	tcpEstablished = 1
+	tcpFinWait1    = 4
+	tcpFinWait2    = 5
 	tcpCloseWait   = 8
+	tcpLastAck     = 9
+	tcpClosing     = 11
 )
 
-// connections lists the open connections to the ports, from inet_diag.
+// timeWait is the timer of a socket that has no connection any more, in whatever
+// state it is shown (inet_diag.h).
+const timeWait = 3
+
+// connections lists the connections to the ports that are open on our side, from
+// inet_diag.
 func connections(ports []uint16) ([]control.Connection, error) {
+	return sockets(ports, tcpEstablished, tcpCloseWait)
+}
+
+// countable lists the sockets of the ports that the filter counts: from the
+// handshake until nothing is left but TIME_WAIT.
+func countable(ports []uint16) ([]control.Connection, error) {
+	return sockets(ports, tcpEstablished, tcpFinWait1, tcpFinWait2, tcpCloseWait, tcpLastAck, tcpClosing)
+}
+
+func sockets(ports []uint16, states ...uint8) ([]control.Connection, error) {
 	var out []control.Connection
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		socks, err := netlink.SocketDiagTCP(family)
@@ -31,7 +50,7 @@ func connections(ports []uint16) ([]control.Connection, error) {
 			return nil, fmt.Errorf("list connections: %w", err)
 		}
 		for _, s := range socks {
-			if s.State != tcpEstablished && s.State != tcpCloseWait || !slices.Contains(ports, s.ID.SourcePort) {
+			if !slices.Contains(states, s.State) || s.Timer == timeWait || !slices.Contains(ports, s.ID.SourcePort) {
 				continue
 			}
 			out = append(out, control.Connection{

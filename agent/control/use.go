@@ -52,6 +52,20 @@ type Sources struct {
 	Lost    uint64      `json:"lost,omitempty"` // today's attempts of sources that there was no room to tell apart
 }
 
+// Drift answers GET /v1/drift: the sources whose connections the filter counts
+// otherwise than the kernel's socket table has them, which are to be none.
+type Drift struct {
+	Sockets int           `json:"sockets"` // of this host's protected ports
+	Sources []SourceDrift `json:"sources"`
+}
+
+// SourceDrift is one of them.
+type SourceDrift struct {
+	Source  netip.Prefix `json:"source"`
+	Counted uint64       `json:"counted"`
+	Sockets uint64       `json:"sockets"`
+}
+
 // Proposal is an entry that learn proposes.
 type Proposal struct {
 	Entry    policy.Entry   `json:"entry"`

@@ -52,7 +52,7 @@ type patient struct {
 type examination func(context.Context, *patient) []finding
 
 func examinations() []examination {
-	return []examination{examineKernel, examineProcess, examineInterfaces, examineEgress, examineAgent, examinePorts, examineRelay, examineResolvers, examineOpenRelay}
+	return []examination{examineKernel, examineProcess, examineInterfaces, examineEgress, examineAgent, examineCounts, examinePorts, examineRelay, examineResolvers, examineOpenRelay}
 }
 
 func doctorCommand(s streams) *cli.Command {

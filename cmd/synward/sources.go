@@ -71,11 +71,11 @@ func printSources(s streams, ans control.Sources, now time.Time) error {
 		}
 		slices.Sort(reasons)
 		rows = append(rows, []string{
-			u.Source.String(), thousands(u.Attempts), thousands(u.Passed), thousands(u.Dropped), thousands(u.Open),
+			u.Source.String(), thousands(u.Attempts), thousands(u.Passed), thousands(u.Dropped), thousands(u.Open), thousands(u.Peak),
 			unknownPorts(u.Ports), ago(u.Last, now), strings.Join(reasons, ", "),
 		})
 	}
-	if err := table(s.out, []string{"SOURCE", "ATTEMPTS", "PASSED", "DROPPED", "OPEN", "PORTS", "LAST SEEN", "WHY"}, rows); err != nil {
+	if err := table(s.out, []string{"SOURCE", "ATTEMPTS", "PASSED", "DROPPED", "OPEN", "PEAK", "PORTS", "LAST SEEN", "WHY"}, rows); err != nil {
 		return err
 	}
 	if ans.Others > 0 {
