@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/synward/synward/loader"
 	"github.com/synward/synward/test/lab"
 )
 
@@ -53,6 +54,9 @@ type measuring struct {
 	s       *stage
 	r       *result
 	verbose bool
+
+	view      *loader.Filter
+	one, many []time.Duration // until the index followed
 }
 
 // play goes through the life of a policy.
@@ -64,6 +68,7 @@ func (m *measuring) play() {
 	if _, err := s.synward("", "allow", "add", homePrefix); err != nil {
 		s.Fatalf("%w", err)
 	}
+	m.watchIndex()
 	m.memory("no policy")
 	m.step("policy apply, of nothing before", "", "policy", "apply", first)
 	m.single("allow add of one, the first after it", 0, 1)
@@ -86,6 +91,8 @@ func (m *measuring) play() {
 	m.single("allow add of one, the first after it", 3*singles, 1)
 	m.step("policy apply, of nothing", "", "policy", "apply", m.file("none", text(nil)))
 	m.step("policy import of a plain list, of nothing before", "", "policy", "import", m.file("list", lines(all[:n])))
+	m.note(step{what: indexOfOne, took: m.one})
+	m.note(step{what: indexOfMany, took: m.many})
 	m.r.mem = append(m.r.mem, memory{"at most", s.memory("VmHWM")})
 }
 
@@ -110,10 +117,17 @@ func (m *measuring) note(st step) {
 func (m *measuring) step(what, input string, args ...string) {
 	w := m.s.watch()
 	took, err := m.s.synward(input, args...)
+	var index time.Duration
+	if err == nil {
+		index = m.indexed()
+	}
 	st := step{what: what, took: []time.Duration{took}}
 	st.wait, st.errs = w.end()
 	if err != nil {
 		m.s.Fatalf("%w\n%s", err, m.s.log())
+	}
+	if st.wait["index"] = index; what != "policy export" {
+		m.many = append(m.many, index)
 	}
 	m.note(st)
 }
@@ -133,6 +147,9 @@ func (m *measuring) adds(what string, from, n int, pause time.Duration) {
 			m.s.Fatalf("%w\n%s", err, m.s.log())
 		}
 		st.took = append(st.took, took)
+		if pause > 0 {
+			m.one = append(m.one, m.indexed())
+		}
 	}
 	m.note(st)
 }

@@ -23,6 +23,7 @@ type stage struct {
 	ctx    context.Context
 	bin    string
 	dir    string
+	pins   string
 	host   *lab.Host
 	client *lab.Host
 	agent  *exec.Cmd
@@ -41,14 +42,14 @@ func (s *stage) TempDir() string {
 
 // build makes the hosts and the configuration.
 func (s *stage) build() {
-	s.dir = s.TempDir()
+	s.dir, s.pins = s.TempDir(), filepath.Join(lab.BPFFS(s), "synward")
 	s.host, s.client = lab.NewHost(s, "polhost"), lab.NewHost(s, "polclient")
 	lab.Connect(s.host, "eth0", s.client, "eth0")
 	s.host.Address("eth0", serverAddr+"/15")
 	s.client.Address("eth0", clientAddr+"/15")
 	s.host.Listen(serverAddr + ":25")
 	config := fmt.Sprintf("[filter]\ninterfaces = [\"eth0\"]\npin_dir = %q\n[store]\npath = %q\n[control]\nsocket = %q\n[caps]\nrate = \"0\"\nconnections = 0\n",
-		filepath.Join(lab.BPFFS(s), "synward"), filepath.Join(s.dir, "state", "store.db"), s.socket())
+		s.pins, filepath.Join(s.dir, "state", "store.db"), s.socket())
 	if err := os.WriteFile(s.config(), []byte(config), 0o644); err != nil {
 		s.Fatalf("write the configuration: %w", err)
 	}

@@ -52,6 +52,25 @@ func table(all []*result) string {
 		}
 		line(cells...)
 	}
+	b.WriteString("\n" + promises(all))
+	return b.String()
+}
+
+// promises sets beside what is promised what was measured, at the largest size.
+func promises(all []*result) string {
+	largest := all[len(all)-1]
+	var b strings.Builder
+	fmt.Fprintf(&b, "| at %s prefixes, the longest | measured | wanted | kept |\n| --- | --: | --: | --- |\n", thousands(largest.n))
+	for _, st := range largest.steps {
+		if st.what != indexOfOne && st.what != indexOfMany {
+			continue
+		}
+		kept, longest := "yes", slices.Max(st.took)
+		if longest > indexPromise {
+			kept = "**no**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | ≤ %s | %s |\n", st.what, short(longest), short(indexPromise), kept)
+	}
 	return b.String()
 }
 
