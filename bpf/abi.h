@@ -162,13 +162,14 @@ struct source {
 
 /* One source's connections. */
 struct usage {
-	__u64 open; /* now: tokens and counted sockets; USAGE_IDLE = none for long */
+	__u64 open; /* now: tokens and counted sockets; or a mark, where there are none */
 	__u64 peak;
 	__u64 admitted;
 	__u64 refused;
 	__u64 touched; /* CLOCK_MONOTONIC ns: the last admission */
 };
-#define USAGE_IDLE (1ULL << 63)
+#define USAGE_IDLE (1ULL << 63) /* for long: the next admission takes it off */
+#define USAGE_DEAD (1ULL << 62) /* about to be removed */
 
 /* A connection on the wire, the client first. */
 struct flow {

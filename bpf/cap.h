@@ -64,9 +64,11 @@ static __always_inline struct meter *find_meter(__u64 tag, __u64 now, bool take)
 		return 0;
 	for (int i = 0; i < WAYS; i++) {
 		struct meter *m = &b->way[i];
-		__u64 owner = LOAD(m->tag), was;
+		__u64 tat = LOAD(m->tat), owner = LOAD(m->tag), was;
 
-		if (LOAD(m->tat) > now)
+		if (owner == tag) /* since the search above, and charged perhaps */
+			return m;
+		if (tat > now)
 			continue;
 		was = __sync_val_compare_and_swap(&m->tag, owner, tag);
 		if (was == owner || was == tag) /* tag: the source's other packet was first */
@@ -121,7 +123,7 @@ __noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
 /* A source's connections now, without the mark of an idle one. */
 static __always_inline __u64 open_now(struct usage *u)
 {
-	return LOAD(u->open) & ~USAGE_IDLE;
+	return LOAD(u->open) & ~(USAGE_IDLE | USAGE_DEAD);
 }
 
 static __always_inline void note_peak(struct usage *u, __u64 open)
@@ -136,22 +138,26 @@ static __always_inline void note_peak(struct usage *u, __u64 open)
 	}
 }
 
-/* One more, unless the cap is reached (0: there is none). A source that the
- * sweeper has marked is awake again by the same compare-and-swap. */
-static __always_inline bool reserve(struct usage *u, __u32 cap)
+/* One more, unless the cap is reached (0: there is none): REASON_CONNECTIONS, which
+ * is counted, or REASON_LEDGER_FULL where the sweeper has just removed the source, or
+ * 0. One that is only marked as idle is awake again by the same compare-and-swap. */
+static __always_inline enum reason reserve(struct usage *u, __u32 cap)
 {
 	for (int i = 0; i < CAS_TRIES * 2; i++) {
 		__u64 old = LOAD(u->open), open = old & ~USAGE_IDLE;
 
+		if (old == USAGE_DEAD)
+			return REASON_LEDGER_FULL;
 		if (cap && open >= cap)
-			return false;
+			break;
 		if (__sync_val_compare_and_swap(&u->open, old, open + 1) == old) {
 			note_peak(u, open + 1);
 			u->touched = bpf_ktime_get_ns();
-			return true;
+			return 0;
 		}
 	}
-	return false;
+	__sync_fetch_and_add(&u->refused, 1);
+	return REASON_CONNECTIONS;
 }
 
 /* At the cap, as things are. */
@@ -168,12 +174,22 @@ static __always_inline bool is_full(const struct entry *e, const struct source *
 	return true;
 }
 
+/* Never below none: what was counted before a count began anew may end after. */
 static __always_inline void release(const struct source *s)
 {
 	struct usage *u = bpf_map_lookup_elem(&usages, s);
+	__u64 old;
 
-	if (u)
-		__sync_fetch_and_add(&u->open, -1ULL);
+	if (!u)
+		return;
+	for (int i = 0; i < CAS_TRIES * 2; i++) {
+		old = LOAD(u->open);
+		if (!old || old & (USAGE_IDLE | USAGE_DEAD))
+			return;
+		if (__sync_val_compare_and_swap(&u->open, old, old - 1) == old)
+			return;
+	}
+	__sync_fetch_and_add(&u->open, -1ULL);
 }
 
 static __always_inline struct usage *find_usage(const struct source *s)

@@ -141,6 +141,22 @@ static __always_inline void adopt_passage(const struct config *cfg, __u32 curren
 		note_server(c, g);
 }
 
+/* A connection that was thought to be over, and whose server sends data: the RST
+ * that ended it here has not reached the server, as one with a wrong checksum or a
+ * TTL that ends on the way. It counts again, whatever the cap. */
+static __always_inline void revive_passage(const struct config *cfg, struct passage *c,
+					   const struct segment *g)
+{
+	struct source s = c->source;
+
+	if (LOAD(c->state) != PASSAGE_OVER || g->rst || g->next - g->seq <= g->fin ||
+	    !is_near(g->seq, c->server_next))
+		return;
+	c->flags = 0;
+	c->last = bpf_ktime_get_coarse_ns();
+	renew_passage(cfg, &s, 0, c);
+}
+
 static __always_inline void follow_server(struct __sk_buff *skb)
 {
 	const struct config *cfg;
@@ -163,8 +179,10 @@ static __always_inline void follow_server(struct __sk_buff *skb)
 		return;
 	}
 	c = bpf_map_lookup_elem(&passages, &f);
-	if (c)
+	if (c) {
+		revive_passage(cfg, c, &g);
 		note_server(c, &g);
-	else
+	} else {
 		adopt_passage(cfg, current, &f, &g);
+	}
 }

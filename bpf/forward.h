@@ -180,6 +180,8 @@ __noinline enum birth follow_client(CTX *ctx, const struct packet *p, struct flo
 	fill_segment(g, tcp, p->len);
 	flow = *f;
 	c = bpf_map_lookup_elem(&passages, &flow);
+	if (c && LOAD(c->state) == PASSAGE_DEAD) /* it has no slot any more */
+		c = 0;
 	if (!c || LOAD(c->flags) || LOAD(c->state) != PASSAGE_OPEN)
 		h = bpf_map_lookup_elem(&handshakes, &flow);
 	if (h && is_proof(g, h) && !(c && g->acked == c->server_first))
@@ -207,9 +209,10 @@ static __always_inline void begin_passage(struct passage *c, const struct segmen
 
 /* The same flow once more: the server has answered a SYN, so what was there
  * before is over for it. An open passage keeps its slot. */
-static __always_inline enum reason renew_passage(const struct config *cfg, const struct entry *e,
-						 const struct source *s, struct passage *c)
+static __always_inline enum reason renew_passage(const struct config *cfg, const struct source *s,
+						 __u32 cap, struct passage *c)
 {
+	enum reason over;
 	struct usage *u;
 
 	if (LOAD(c->state) == PASSAGE_OPEN || swap_state(c, PASSAGE_CLOSING, PASSAGE_OPEN))
@@ -217,10 +220,9 @@ static __always_inline enum reason renew_passage(const struct config *cfg, const
 	u = find_usage(s);
 	if (!u)
 		return REASON_LEDGER_FULL;
-	if (!reserve(u, e->conns)) {
-		__sync_fetch_and_add(&u->refused, 1);
-		return REASON_CONNECTIONS;
-	}
+	over = reserve(u, cap);
+	if (over)
+		return over;
 	c->source = *s;
 	c->epoch = cfg->epoch;
 	if (swap_state(c, PASSAGE_OVER, PASSAGE_OPEN)) {
@@ -239,14 +241,14 @@ static __always_inline enum reason open_passage(const struct config *cfg, const 
 {
 	struct usage *u = find_usage(s);
 	struct passage fresh = {};
+	enum reason over;
 	long err;
 
 	if (!u)
 		return REASON_LEDGER_FULL;
-	if (!reserve(u, cap)) {
-		__sync_fetch_and_add(&u->refused, 1);
-		return REASON_CONNECTIONS;
-	}
+	over = reserve(u, cap);
+	if (over)
+		return over;
 	begin_passage(&fresh, g);
 	fresh.source = *s;
 	fresh.state = PASSAGE_OPEN;
@@ -288,7 +290,7 @@ __noinline enum reason admit_passage(const struct config *cfg, const struct entr
 	over = cap_rate(cfg, e, &source);
 	if (over == REASON_RATE)
 		return over;
-	over = c ? renew_passage(cfg, e, &source, c)
+	over = c ? renew_passage(cfg, &source, e->conns, c)
 		 : open_passage(cfg, &source, e->conns, &flow, g);
 	if (over)
 		return over;

@@ -152,14 +152,14 @@ static __always_inline enum reason take_slot(const struct entry *e, const struct
 {
 	struct usage *u = find_usage(s);
 	struct token fresh = {};
+	enum reason over;
 	long err;
 
 	if (!u)
 		return REASON_LEDGER_FULL;
-	if (!reserve(u, e->conns)) {
-		__sync_fetch_and_add(&u->refused, 1);
-		return REASON_CONNECTIONS;
-	}
+	over = reserve(u, e->conns);
+	if (over)
+		return over;
 	fresh.source = *s;
 	fresh.taken = bpf_ktime_get_ns();
 	err = bpf_map_update_elem(&tokens, f, &fresh, BPF_NOEXIST);

@@ -81,16 +81,25 @@ __noinline bool ask_index4(__u32 index, __be32 source, __u32 *says)
 	return table && search_ranges(table, c, addr & 0xffff, says);
 }
 
+/* Its upper bits tell the keys apart (touched6), its lower ones do not: those of a
+ * product come from the key's lower ones alone, and many /32s begin alike. */
 static __always_inline __u32 hash32(__be32 key)
 {
 	return key * 0x9e3779b1u;
+}
+
+/* Where a chunk stands in its table, by lower bits. */
+static __always_inline __u32 place32(__u32 hash)
+{
+	hash = (hash ^ hash >> 15) * 0x85ebca6bu;
+	return hash ^ hash >> 13;
 }
 
 __noinline bool ask_index6(__u32 current, __be32 head, __be32 next, __u32 *says)
 {
 	__u32 index = INDEX(current) - 1;
 	struct index *x = bpf_map_lookup_elem(&indexes, &index);
-	__u32 hash = hash32(head), place;
+	__u32 hash = hash32(head), first = place32(hash), place;
 	struct chunk6 *c;
 	void *table;
 
@@ -104,7 +113,7 @@ __noinline bool ask_index6(__u32 current, __be32 head, __be32 next, __u32 *says)
 	if (!table)
 		return false;
 	for (int i = 0; i < CHUNK_PROBES; i++) {
-		place = (hash + i) & x->mask6;
+		place = (first + i) & x->mask6;
 		c = bpf_map_lookup_elem(table, &place);
 		if (!c || !c->used)
 			return false;

@@ -24,12 +24,12 @@ static long sweep_token(struct bpf_map *map, struct flow *f, struct token *t, __
 }
 
 /* A source is marked on one walk and removed on the next, a minute later, unless
- * a connection has taken the mark off: nobody holds on to it for that long. */
+ * a connection has taken the mark off. */
 static long sweep_usage(struct bpf_map *map, struct source *s, struct usage *u, __u64 *now)
 {
 	__u64 open = LOAD(u->open);
 
-	if (open == USAGE_IDLE)
+	if (open == USAGE_IDLE && __sync_val_compare_and_swap(&u->open, open, USAGE_DEAD) == open)
 		bpf_map_delete_elem(&usages, s);
 	else if (!open && *now > u->touched + IDLE_NS)
 		__sync_val_compare_and_swap(&u->open, 0, USAGE_IDLE);

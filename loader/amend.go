@@ -22,6 +22,11 @@ func (f *Filter) amend(h *half, e *edit, atOnce bool) error {
 		}
 	}
 	if len(e.idleRules)+len(e.idle) > 0 {
+		if !atOnce { // an index of a process that died may still name them
+			if err := f.setIndex(noIndex, 0, 0); err != nil {
+				return err
+			}
+		}
 		if err := f.awaitPackets(h); err != nil {
 			return err
 		}
@@ -52,9 +57,12 @@ func (f *Filter) holdIndex(e *edit) (held bool, err error) {
 	if n == 1 || !e.indexed() {
 		return false, f.setIndex(noIndex, 0, 0)
 	}
-	if st.index() == noIndex {
+	if st.index() == noIndex || !f.indexer.whole {
 		if err := f.putIndex(buildIndex(e.prefixes)); err != nil {
 			return false, err
+		}
+		if !f.indexer.whole {
+			return false, f.setIndex(noIndex, 0, 0)
 		}
 		if st, err = f.state(); err != nil {
 			return false, err

@@ -66,27 +66,48 @@ func (f *Filter) attachIngress(name string, mode Mode) (Attachment, error) {
 	}
 	a := Attachment{Interface: name, Index: ifc.Index}
 	pin := f.linkPin(ifc.Index)
-	if kept, err := f.keepLink(&a, pin, mode); kept || err != nil {
+	kept, had, err := f.keepLink(&a, pin, mode)
+	if kept || err != nil {
 		return a, err
 	}
-	l, err := f.attachLink(&a, mode)
-	if err != nil {
+	err = f.putLink(&a, pin, mode)
+	if err == nil || had == "" {
 		return a, err
+	}
+	if back := f.putLink(&a, pin, had); back != nil {
+		return a, errors.Join(err, back)
+	}
+	err = fmt.Errorf("%w; the filter goes on in %s mode", err, had)
+	f.refused[a.Index] = refusal{mode, err} // each try takes the filter off for a moment
+	return a, err
+}
+
+// refusal is a mode that an interface does not take in the place of the one it has.
+type refusal struct {
+	mode Mode
+	err  error
+}
+
+// putLink attaches and pins.
+func (f *Filter) putLink(a *Attachment, pin string, mode Mode) error {
+	l, err := f.attachLink(a, mode)
+	if err != nil {
+		return err
 	}
 	defer l.Close()
 	if err := replaceLink(l, pin); err != nil {
-		return a, fmt.Errorf("pin the link to %s: %w", name, err)
+		return fmt.Errorf("pin the link to %s: %w", a.Interface, err)
 	}
-	return a, nil
+	return nil
 }
 
 // keepLink goes on with a pinned link, or removes one that is defunct or in
-// another mode than is wanted. One that can stay beside what is wanted stays,
-// until that has its place.
-func (f *Filter) keepLink(a *Attachment, pin string, want Mode) (kept bool, err error) {
+// another mode than is wanted (had: native and generic cannot be there together).
+// One that can stay beside what is wanted stays, until that has its place.
+func (f *Filter) keepLink(a *Attachment, pin string, want Mode) (kept bool, had Mode, err error) {
 	l, err := link.LoadPinnedLink(pin, nil)
 	if err != nil {
-		return false, nil
+		return false, "", nil
 	}
 	defer l.Close()
 	mode, live := linkMode(l, a.Index)
@@ -96,14 +117,21 @@ func (f *Filter) keepLink(a *Attachment, pin string, want Mode) (kept bool, err 
 		if mode == Generic && want == Auto {
 			a.Warning = "the driver refused native mode when the filter was attached: it runs in generic mode, which costs more per packet"
 		}
-		return true, f.update(l)
+		return true, "", f.update(l)
 	case live && (mode == TCX) != (want == TCX):
-		return false, nil
+		return false, "", nil
+	}
+	if r, ok := f.refused[a.Index]; ok && live && r.mode == want {
+		a.Mode = mode
+		return true, "", errors.Join(r.err, f.update(l))
 	}
 	if err := os.Remove(pin); err != nil {
-		return false, fmt.Errorf("detach from %s: %w", a.Interface, err)
+		return false, "", fmt.Errorf("detach from %s: %w", a.Interface, err)
 	}
-	return false, nil
+	if live {
+		had = mode
+	}
+	return false, had, nil
 }
 
 // suits says whether an attachment may stay as it is. Auto takes both of XDP's,

@@ -52,6 +52,7 @@ type Filter struct {
 	offset  time.Duration // wall clock less CLOCK_BOOTTIME
 	table   *table        // what the half in force holds; nil = not known
 	indexer indexer
+	refused map[int]refusal // by an interface's index
 	closers []func() error
 }
 
@@ -116,7 +117,7 @@ func newFilter(dir string, log *slog.Logger) (*Filter, error) {
 		return nil, err
 	}
 	adaptSpec(spec)
-	return &Filter{dir: pinDir(dir), home: pinDir(dir).filterDir(), log: log, spec: spec}, nil
+	return &Filter{dir: pinDir(dir), home: pinDir(dir).filterDir(), log: log, spec: spec, refused: map[int]refusal{}}, nil
 }
 
 func (f *Filter) openOrCreate() error {

@@ -14,6 +14,7 @@ type image struct {
 	pages4, pages6     pages
 	chunks6            []filterChunk6
 	v6                 bool // the IPv6 tables may be asked
+	left               int  // chunks that found no place in theirs
 }
 
 // Sizes of bpf/maps.h, and the marks of bpf/abi.h.
@@ -250,12 +251,13 @@ func tableSize(n int) int {
 func (x *image) place6(head uint32, c filterChunk) {
 	mask := uint32(len(x.chunks6) - 1)
 	for i := range uint32(chunkProbes) {
-		at := &x.chunks6[(hash32(head)+i)&mask]
+		at := &x.chunks6[(place32(hash32(head))+i)&mask]
 		if at.Used == 0 {
 			at.Key, at.Used, at.Chunk.First, at.Chunk.Count = netOrder(head), 1, c.First, c.Count
 			return
 		}
 	}
+	x.left++
 }
 
 // netOrder is a word as the packet holds it.
@@ -265,5 +267,10 @@ func netOrder(v uint32) uint32 {
 	return binary.NativeEndian.Uint32(b[:])
 }
 
-// hash32 is hash32 of bpf/index.h, of the word in network order.
+// hash32 and place32 are those of bpf/index.h, of the word in network order.
 func hash32(head uint32) uint32 { return netOrder(head) * 0x9e3779b1 }
+
+func place32(hash uint32) uint32 {
+	hash = (hash ^ hash>>15) * 0x85ebca6b
+	return hash ^ hash>>13
+}

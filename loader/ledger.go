@@ -125,8 +125,10 @@ func (f *Filter) forgetCounts() error {
 			return fmt.Errorf("begin the count anew: %w", err)
 		}
 	}
-	return errors.Join(clearMap[filterSource](f.maps.Usages), clearMap[filterFlow](f.maps.Tokens),
-		clearMap[filterFlow](f.maps.Passages), clearMap[uint32](f.maps.Egresses))
+	// What holds a slot goes before the counts: else its end would take one off a
+	// count that never knew it.
+	return errors.Join(clearMap[filterFlow](f.maps.Tokens), clearMap[filterFlow](f.maps.Passages),
+		clearMap[filterSource](f.maps.Usages), clearMap[uint32](f.maps.Egresses))
 }
 
 func clearMap[K any](m *ebpf.Map) error {

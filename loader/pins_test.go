@@ -187,6 +187,14 @@ func TestAttach(t *testing.T) {
 			if a.Mode != loader.Generic || !strings.Contains(a.Warning, "generic") {
 				t.Errorf("auto on a bridge: %+v", a)
 			}
+			for range 2 { // asked for native after all, it stays where it is
+				if a, err := f.Attach("wan0", loader.Native); err == nil || a.Mode != loader.Generic {
+					t.Errorf("native on a bridge that it is on: %+v, %v", a, err)
+				}
+				if l, err := netlink.LinkByName("wan0"); err != nil || l.Attrs().Xdp == nil || !l.Attrs().Xdp.Attached {
+					t.Errorf("the filter is off the bridge: %v", err)
+				}
+			}
 			return err
 		})
 	})

@@ -22,6 +22,7 @@ type indexer struct {
 	wg      sync.WaitGroup
 	busy    bool       // one is being built
 	buffer  uint32     // the one that was turned to last, 0 or 1
+	whole   bool       // this process turned to it, and no chunk was left out
 	claims  uint64     // how often a buffer was taken to be filled
 	filling sync.Mutex // held from then until it is full; locked after f.mu
 }
@@ -143,7 +144,7 @@ func (f *Filter) claimBuffer() (b uint32, err error) {
 
 // turnTo brings the index in a buffer into force. f.mu is held.
 func (f *Filter) turnTo(b uint32, x *image) error {
-	f.indexer.buffer = b
+	f.indexer.buffer, f.indexer.whole = b, x.left == 0
 	return f.setIndex(b+1, x.grain4, x.grain6)
 }
 

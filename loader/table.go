@@ -271,9 +271,10 @@ func take[T any](free *[]uint32, all *[]T, grow bool) (uint32, bool) {
 func (e *edit) prefixesChanged() int { return len(e.puts) + len(e.removes) }
 
 // indexed says whether an index that answers for IPv6 answers for all prefixes of
-// the edit, before it and after: see build6.
+// the edit, before it and after: it has chunks only of /32s that a prefix of 32 to
+// 64 bits lies in, see build6.
 func (e *edit) indexed() bool {
-	return !e.any(func(p netip.Prefix) bool { return p.Addr().Is6() && (p.Bits() < widest6 || p.Bits() > 64) })
+	return !e.any(func(p netip.Prefix) bool { return p.Addr().Is6() && (p.Bits() < 32 || p.Bits() > 64) })
 }
 
 func (e *edit) has6() bool { return e.any(func(p netip.Prefix) bool { return p.Addr().Is6() }) }
