@@ -116,7 +116,7 @@ func (f *Filter) takeOver() error {
 	if err := errors.Join(f.countHere(), f.syncWatches()); err != nil {
 		return errors.Join(err, f.dropLedger())
 	}
-	if err := errors.Join(f.updateLinks(), f.updateEgresses()); err != nil {
+	if err := f.updateLinks(); err != nil {
 		return errors.Join(fmt.Errorf("put the new filter in place: %w", err), f.putBack(), f.dropLedger())
 	}
 	if err := f.dir.exchange(); err != nil {
@@ -124,7 +124,8 @@ func (f *Filter) takeOver() error {
 	}
 	f.home, f.succeeds = f.dir.filterDir(), false
 	f.log.Info("filter upgraded: the new one has taken over")
-	return errors.Join(f.pinTCX(), f.settleLedger())
+	// Not before: the old filter would not see its servers' answers, had it to go on.
+	return errors.Join(f.updateEgresses(), f.pinTCX(), f.settleLedger())
 }
 
 // putBack makes every link run the old filter's program again.
