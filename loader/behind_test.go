@@ -138,9 +138,14 @@ func nextSequence(c *net.TCPConn) (seq uint32, err error) {
 	return seq, errors.Join(err, inner)
 }
 
-func (e *edge) hardware(t *testing.T, name string) (mac net.HardwareAddr) {
+func (e *edge) hardware(t *testing.T, name string) net.HardwareAddr {
 	t.Helper()
-	e.Do(func() error {
+	return hardware(t, e.Host, name)
+}
+
+func hardware(t *testing.T, h *lab.Host, name string) (mac net.HardwareAddr) {
+	t.Helper()
+	h.Do(func() error {
 		l, err := netlink.LinkByName(name)
 		if err == nil {
 			mac = l.Attrs().HardwareAddr

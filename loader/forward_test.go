@@ -2,6 +2,7 @@ package loader_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -163,18 +164,8 @@ func TestForwardedSpoofedSYNsTakeNothing(t *testing.T) {
 	e := newForward(t, routed, rule.Limits{Conns: limit, Interval: time.Hour, Burst: limit + 2}, 0)
 	serve(e.behind, t, e.to()+":25")
 	mac := e.hardware(t, "eth0")
-	e.peer.Do(func() error { return spoof("eth0", 2000, e.to(), mac) })
-	ack := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
-	copy(ack, mac)
-	copy(ack[30:34], netip.MustParseAddr(e.to()).AsSlice())
-	ack[47] = 0x10
 	e.peer.Do(func() error {
-		return sendFrames("eth0", 500, func(i int) []byte { // guesses, for SYNs that were answered
-			binary.BigEndian.PutUint16(ack[34:], uint16(i)|0x8000)
-			binary.BigEndian.PutUint32(ack[42:], uint32(i)<<16|1)
-			checksum(ack)
-			return ack
-		})
+		return errors.Join(spoof(2000, e.to(), mac, nil), spoof(500, e.to(), mac, guess))
 	})
 	if open, _ := e.open(t, "192.0.2.2"); open != 0 {
 		t.Errorf("spoofed SYNs hold %d slots", open)
@@ -316,6 +307,27 @@ func TestForwardedIPv6(t *testing.T) {
 	closeAll(alive)
 	s.closeAll()
 	e.eventually(t, "2001:db8::2", 0)
+}
+
+// One cap for all that the entry covers, of both families.
+func TestForwardedSharedCap(t *testing.T) {
+	t.Parallel()
+	e := newForward(t, bridged, rule.Limits{Conns: 6, Shared: true}, 0)
+	e.peer.Address("eth0", "2001:db8::2/64")
+	e.behind.Address("eth0", "2001:db8::1/64")
+	s := serve(e.behind, t, "[::]:25")
+	four := e.burst(t, "192.0.2.2", 4)
+	six := e.burst(t, "2001:db8::2", 10)
+	if len(four) != 4 || len(six) != 2 {
+		t.Errorf("%d and %d connections under one shared cap of 6, want 4 and 2", len(four), len(six))
+	}
+	closeAll(four)
+	closeAll(six)
+	s.closeAll()
+	again := len(e.burst(t, "2001:db8::2", 10))
+	if again > 6 {
+		t.Errorf("%d connections under a shared cap of 6", again)
+	}
 }
 
 // The egress is watched where a port asks for it, and not a moment longer.

@@ -115,26 +115,6 @@ func TestSharedCap(t *testing.T) {
 	}
 }
 
-// An IPv6 source is its /64, not its address.
-func TestIPv6SourceIsItsPrefix(t *testing.T) {
-	t.Parallel()
-	e := newEdge(t, rule.Limits{})
-	e.peer.PassAll("eth0")
-	serve(e.Host, t, "[::]:25")
-	e.setPort(t, rule.Port{}, rule.Limits{Conns: 4})
-	n := 0
-	for i := range 8 {
-		src := []string{"2001:db8::2", "2001:db8::3"}[i%2]
-		if c, err := e.peer.Dial(src, "[2001:db8::1]:25", patience/4); err == nil {
-			t.Cleanup(func() { c.Close() })
-			n++
-		}
-	}
-	if n != 4 {
-		t.Errorf("%d connections from two addresses of one /64 whose cap is 4", n)
-	}
-}
-
 // With filter "all" a stranger's ACK meets silence, and not the kernel's RST.
 func TestFilterAll(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package loader_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"flag"
 	"net"
@@ -32,8 +33,12 @@ type server struct {
 
 func serve(h *lab.Host, t *testing.T, addr string) *server {
 	t.Helper()
+	return keep(t, h.ListenRaw(addr))
+}
+
+// keep is a server on a listener.
+func keep(t *testing.T, l net.Listener) *server {
 	s := &server{}
-	l := h.ListenRaw(addr)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -96,7 +101,8 @@ func (e *edge) sockets(t *testing.T, src string) uint64 {
 		behind = e.Host
 	}
 	behind.Do(func() error {
-		all, err := netlink.SocketDiagTCP(unix.AF_INET)
+		_, family := sockaddr(src, 0)
+		all, err := netlink.SocketDiagTCP(uint8(family))
 		for _, s := range all {
 			state, timeWait := s.State, s.Timer == 3
 			if s.ID.Destination.String() == src && state != netlink.TCP_LISTEN && state != netlink.TCP_SYN_RECV &&
@@ -117,7 +123,7 @@ func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
 	var wg sync.WaitGroup
 	for i, n := range []int{n / 2, n - n/2} {
 		wg.Go(func() {
-			if err := e.peer.Try(func() (err error) { halves[i], err = connectMany(src, e.to(), n); return err }); err != nil {
+			if err := e.peer.Try(func() (err error) { halves[i], err = connectMany(src, e.toward(src), n); return err }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -144,22 +150,30 @@ func (e *edge) burst(t *testing.T, src string, n int) (alive []net.Conn) {
 
 // connectMany begins n connections from one thread, without waiting.
 func connectMany(src, dst string, n int) (fds []int, err error) {
-	from := unix.SockaddrInet4{Addr: netip.MustParseAddr(src).As4()}
-	to := unix.SockaddrInet4{Port: 25, Addr: netip.MustParseAddr(dst).As4()}
+	from, family := sockaddr(src, 0)
+	to, _ := sockaddr(dst, 25)
 	for range n {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return fds, err
 		}
 		fds = append(fds, fd)
-		if err := unix.Bind(fd, &from); err != nil {
+		if err := unix.Bind(fd, from); err != nil {
 			return fds, err
 		}
-		if err := unix.Connect(fd, &to); err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
+		if err := unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
 			return fds, err
 		}
 	}
 	return fds, nil
+}
+
+func sockaddr(addr string, port int) (to unix.Sockaddr, family int) {
+	a := netip.MustParseAddr(addr)
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}, unix.AF_INET
+	}
+	return &unix.SockaddrInet6{Port: port, Addr: a.As16()}, unix.AF_INET6
 }
 
 // speak has each client say something. Where a handshake's last ACK or the RST that
@@ -205,20 +219,30 @@ func closeAll(conns []net.Conn) {
 	}
 }
 
-// spoof sends SYNs from 192.0.2.2 that no socket stands behind. Without a MAC
-// address they are broadcast, which every host takes in but none forwards.
-func spoof(ifname string, n int, dst string, mac net.HardwareAddr) error {
+// spoofedPort is the first port that spoofed segments claim to come from: none
+// that a real connection has.
+const spoofedPort = 10000
+
+// spoof sends segments in the name of 192.0.2.2 that no socket stands behind.
+func spoof(n int, dst string, mac net.HardwareAddr, alter func(i int, tcp []byte)) error {
 	frame := loader.SYN(netip.MustParseAddr("192.0.2.2"), 25)
-	for i := range 6 {
-		frame[i] = 0xff
-	}
 	copy(frame, mac)
 	copy(frame[30:34], netip.MustParseAddr(dst).AsSlice())
-	return sendFrames(ifname, n, func(i int) []byte {
-		frame[34], frame[35] = byte(i>>8)|0x80, byte(i)
+	return sendFrames("eth0", n, func(i int) []byte {
+		binary.BigEndian.PutUint16(frame[34:], uint16(spoofedPort+i))
+		if alter != nil {
+			alter(i, frame[34:])
+		}
 		checksum(frame)
 		return frame
 	})
+}
+
+// guess makes of a SYN an ACK that claims to finish its handshake.
+func guess(i int, tcp []byte) {
+	tcp[13] = 0x10
+	binary.BigEndian.PutUint32(tcp[4:], 1)
+	binary.BigEndian.PutUint32(tcp[8:], uint32(i)<<16|1)
 }
 
 // sendFrames sends n frames by an interface, past the host's stack.
