@@ -111,19 +111,20 @@ static __always_inline bool sockops_flow(struct bpf_sock_ops *o, struct flow *f)
  * sockets notice after KEEPALIVE_S and four probes (RFC 1122 4.2.3.6). */
 #define KEEPALIVE_S 120
 
-static __always_inline void keep_alive(struct bpf_sock_ops *o)
+/* sk: as bpf_setsockopt() takes it where it is called. */
+static __always_inline void keep_alive(void *sk)
 {
 	int v = 1;
 
-	bpf_setsockopt(o, SOL_SOCKET, SO_KEEPALIVE, &v, sizeof(v));
+	bpf_setsockopt(sk, SOL_SOCKET, SO_KEEPALIVE, &v, sizeof(v));
 	v = KEEPALIVE_S;
-	bpf_setsockopt(o, SOL_TCP, TCP_KEEPIDLE, &v, sizeof(v));
+	bpf_setsockopt(sk, SOL_TCP, TCP_KEEPIDLE, &v, sizeof(v));
 	v = KEEPALIVE_S / 4;
-	bpf_setsockopt(o, SOL_TCP, TCP_KEEPINTVL, &v, sizeof(v));
+	bpf_setsockopt(sk, SOL_TCP, TCP_KEEPINTVL, &v, sizeof(v));
 	v = 4;
-	bpf_setsockopt(o, SOL_TCP, TCP_KEEPCNT, &v, sizeof(v));
+	bpf_setsockopt(sk, SOL_TCP, TCP_KEEPCNT, &v, sizeof(v));
 	v = KEEPALIVE_S * 2000; /* ms */
-	bpf_setsockopt(o, SOL_TCP, TCP_USER_TIMEOUT, &v, sizeof(v));
+	bpf_setsockopt(sk, SOL_TCP, TCP_USER_TIMEOUT, &v, sizeof(v));
 }
 
 static __always_inline void on_open(struct bpf_sock_ops *o, struct bpf_sock *sk,
@@ -219,6 +220,14 @@ static __always_inline int on_state(struct sock *sk, int from, int to)
 	return 0;
 }
 
+/* By its server, who has chosen the times himself. */
+static __always_inline bool is_kept_alive(struct sock *sk)
+{
+	int v = 0;
+
+	return !bpf_getsockopt(sk, SOL_SOCKET, SO_KEEPALIVE, &v, sizeof(v)) && v;
+}
+
 /* One socket of the walk that counts what was open before the ledger. The walk
  * holds the socket's lock, so it cannot close between being seen and counted. */
 static __always_inline void adopt_socket(struct sock *sk)
@@ -239,6 +248,9 @@ static __always_inline void adopt_socket(struct sock *sk)
 		return;
 	/* from 6.12 on sockops tells of this one's end too; before, the tracepoint */
 	bpf_setsockopt(sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
-	if (first_sight(a, cfg))
+	if (first_sight(a, cfg)) {
+		if (!is_kept_alive(sk))
+			keep_alive(sk);
 		open_account(a, &f, cfg, current);
+	}
 }
