@@ -40,7 +40,7 @@ func testCap(t *testing.T, src, cookies string) {
 	e := newEdge(t, rule.Limits{Conns: limit})
 	e.peer.PassAll("eth0") // a veth takes a RST sent by XDP only so
 	setCookies(t, e.Host, cookies)
-	s := serve(e.Host, t, "[::]:25")
+	s := serve(e.Host, t, net.JoinHostPort(e.toward(src), "25"))
 	alive := e.burst(t, src, *burst)
 	if len(alive) != limit {
 		t.Errorf("%d connections are alive, the cap is %d", len(alive), limit)

@@ -315,18 +315,12 @@ func TestForwardedSharedCap(t *testing.T) {
 	e := newForward(t, bridged, rule.Limits{Conns: 6, Shared: true}, 0)
 	e.peer.Address("eth0", "2001:db8::2/64")
 	e.behind.Address("eth0", "2001:db8::1/64")
-	s := serve(e.behind, t, "[::]:25")
-	four := e.burst(t, "192.0.2.2", 4)
-	six := e.burst(t, "2001:db8::2", 10)
-	if len(four) != 4 || len(six) != 2 {
-		t.Errorf("%d and %d connections under one shared cap of 6, want 4 and 2", len(four), len(six))
-	}
-	closeAll(four)
-	closeAll(six)
-	s.closeAll()
-	again := len(e.burst(t, "2001:db8::2", 10))
-	if again > 6 {
-		t.Errorf("%d connections under a shared cap of 6", again)
+	serve(e.behind, t, e.to()+":25")
+	serve(e.behind, t, "[2001:db8::1]:25")
+	four := len(e.burst(t, "192.0.2.2", 4))
+	six := len(e.burst(t, "2001:db8::2", 10))
+	if four != 4 || six != 2 {
+		t.Errorf("%d and %d connections under one shared cap of 6, want 4 and 2", four, six)
 	}
 }
 

@@ -32,7 +32,7 @@ func TestIPv6SourceIsItsPrefix(t *testing.T) {
 			}
 			e.syncIPv6(t, bits, rule.Limits{Conns: limit})
 			e.Do(func() error { _, err := e.filter.Attach("eth0", loader.Native); return err })
-			serve(e.Host, t, "[::]:25")
+			serve(e.Host, t, "[2001:db8::1]:25")
 			one := len(e.burst(t, c.one, limit-1))
 			too := len(e.burst(t, c.too, limit))
 			other := len(e.burst(t, c.other, 2*limit))

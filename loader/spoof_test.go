@@ -169,7 +169,7 @@ func TestRateCapIsExact(t *testing.T) {
 			e := newEdge(t, rule.Limits{Interval: time.Hour, Burst: burst})
 			e.peer.PassAll("eth0")
 			awaitFloods(t, e.Host, cookies)
-			e.Listen("[::]:25")
+			e.Listen("192.0.2.1:25")
 			e.flood(t, 1000, cookies)
 			if n := e.greeted("192.0.2.2", attempts); n != burst {
 				t.Errorf("%d connections of %d came through a burst of %d", n, attempts, burst)
