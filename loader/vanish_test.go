@@ -61,6 +61,18 @@ func (s *server) accepted(t *testing.T, n int) []net.Conn {
 	return nil
 }
 
+// dial makes connections one by one, which stay until the test ends.
+func (e *edge) dial(t *testing.T, src string, n int) {
+	t.Helper()
+	for range n {
+		c, err := e.peer.Dial(src, e.to()+":25", 4*patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+}
+
 // onSocket runs fn with a connection's descriptor.
 func onSocket(t *testing.T, c net.Conn, fn func(fd int) error) {
 	t.Helper()
@@ -82,11 +94,11 @@ func TestVanishedClientsGiveTheirSlotsBack(t *testing.T) {
 	e := bareEdge(t)
 	e.peer.PassAll("eth0")
 	s := keep(t, listenPlain(e.Host, t, "192.0.2.1:25"))
-	e.burst(t, "192.0.2.2", 2)
+	e.dial(t, "192.0.2.2", 2)
 	s.accepted(t, 2)
 	e.sync(t, rule.Limits{Conns: 4}, "192.0.2.2/32")
 	e.Do(func() error { _, err := e.filter.Attach("eth0", loader.Native); return err })
-	e.burst(t, "192.0.2.2", 2)
+	e.dial(t, "192.0.2.2", 2)
 	conns := s.accepted(t, 4)
 	for i, c := range conns {
 		onSocket(t, c, func(fd int) error {
@@ -124,7 +136,7 @@ func TestServersOwnKeepAliveStays(t *testing.T) {
 	e := bareEdge(t)
 	e.peer.PassAll("eth0")
 	s := keep(t, listenPlain(e.Host, t, "192.0.2.1:25"))
-	e.burst(t, "192.0.2.2", 1)
+	e.dial(t, "192.0.2.2", 1)
 	c := s.accepted(t, 1)[0].(*net.TCPConn)
 	if err := c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: own * time.Second}); err != nil {
 		t.Fatal(err)
