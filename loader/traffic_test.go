@@ -257,6 +257,9 @@ func sendFrames(ifname string, n int, frame func(i int) []byte) error {
 	}
 	defer unix.Close(fd)
 	for i := range n {
+		if i%100 == 99 {
+			time.Sleep(time.Millisecond) // a veth holds 256
+		}
 		if err := unix.Sendto(fd, frame(i), 0, &unix.SockaddrLinklayer{Ifindex: ifc.Index}); err != nil && !errors.Is(err, syscall.ENOBUFS) {
 			return err
 		}
