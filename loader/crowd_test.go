@@ -137,10 +137,13 @@ const (
 	crowdFinest = someCrowds // takes seconds to load
 )
 
+// fewRounds is how many an emulated machine has time for: none of them is the finest.
+const fewRounds = 20
+
 // roundsKind has the first rounds meet each kind, and the others some.
 func (r *frames) roundsKind(round int) int {
 	switch {
-	case round%1000 == 3:
+	case round%1000 == fewRounds:
 		return crowdFinest
 	case round < 3:
 		return round
