@@ -4,7 +4,9 @@
 package docs
 
 import (
+	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,6 +63,7 @@ func TestEveryCommandOfThePages(t *testing.T) {
 	bin := build(t)
 	s := stage.New(t, bin, "")
 	s.StartAgent()
+	item := deferred(t, s)
 	shell := makeShell(t, s, bin)
 	ran := 0
 	for _, needs := range []string{pages.Stage, pages.Stopped} {
@@ -69,12 +72,42 @@ func TestEveryCommandOfThePages(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, b := range blocks {
-			ran += play(t, s, shell, b)
+			ran += play(t, s, shell, named(b, item))
 		}
 	}
 	if ran < 50 {
 		t.Errorf("%d commands were found, which is too few", ran)
 	}
+}
+
+// deferred puts a mail into the queue that nobody takes, and returns its ID.
+func deferred(t *testing.T, s *stage.Stage) string {
+	t.Helper()
+	s.Sink.Down()
+	for _, args := range [][]string{{"allow", "add", stage.ClientPrefix}, {"user", "add", "docs"}} {
+		if out, code := s.SynwardInput("a long password\n", args...); code != 0 {
+			t.Fatalf("synward %v: %s", args, out)
+		}
+	}
+	err := s.Submit(s.Client, net.JoinHostPort(stage.EdgeForClient, "587"), stage.Letter{
+		User: "docs", Password: "a long password", From: "docs@edge.example", To: "bob@hop.example", Data: "Subject: x\r\n\r\nx\r\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var items []struct{ ID string }
+	out, _ := s.Synward("queue", "list", "--json")
+	if err := json.Unmarshal([]byte(out), &items); err != nil || len(items) != 1 {
+		t.Fatalf("queue list: %v: %s", err, out)
+	}
+	return items[0].ID
+}
+
+// named puts the item in the place of ID.
+func named(b pages.Block, item string) pages.Block {
+	for i, c := range b.Commands {
+		b.Commands[i] = regexp.MustCompile(`\bID\b`).ReplaceAllString(c, item)
+	}
+	return b
 }
 
 // No command escapes: every block says what it is, and only those that are run
