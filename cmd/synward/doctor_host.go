@@ -49,6 +49,10 @@ func examineKernel(_ context.Context, p *patient) []finding {
 	default:
 		out = append(out, ok("syncookies", "net.ipv4.tcp_syncookies = %s", v))
 	}
+	// bit 1: for servers (Documentation/networking/ip-sysctl.rst); 1, the default, is for clients
+	if v, _ := p.read("proc/sys/net/ipv4/tcp_fastopen"); len(v) == 1 && (v[0]-'0')&2 != 0 {
+		out = append(out, warn("fast open", "sysctl -w net.ipv4.tcp_fastopen=1", "on for servers: an MTA that asks for it gets connections that no cap holds back"))
+	}
 	return append(out, p.mounts()...)
 }
 

@@ -52,7 +52,7 @@ func gradeOf(findings []finding, check string) string {
 func TestDoctorOnKernels(t *testing.T) {
 	good := map[string]string{
 		"proc/sys/kernel/osrelease": "6.1.0-40-amd64", "sys/kernel/btf/vmlinux": "x", "proc/sys/net/core/bpf_jit_enable": "1",
-		"proc/sys/net/ipv4/tcp_syncookies": "1", "proc/self/mountinfo": "30 22 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+		"proc/sys/net/ipv4/tcp_syncookies": "1", "proc/sys/net/ipv4/tcp_fastopen": "1", "proc/self/mountinfo": "30 22 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
 	}
 	for _, c := range []struct{ file, text, check, want string }{
 		{"", "", "kernel", gradeOK}, {"", "", "btf", gradeOK}, {"", "", "jit", gradeOK}, {"", "", "syncookies", gradeOK}, {"", "", "cgroup2", gradeOK},
@@ -61,6 +61,7 @@ func TestDoctorOnKernels(t *testing.T) {
 		{"sys/kernel/btf/vmlinux", "-", "btf", gradeFail},
 		{"proc/sys/net/core/bpf_jit_enable", "0", "jit", gradeWarn},
 		{"proc/sys/net/ipv4/tcp_syncookies", "0", "syncookies", gradeWarn},
+		{"proc/sys/net/ipv4/tcp_fastopen", "3", "fast open", gradeWarn},
 		{"proc/self/mountinfo", "", "cgroup2", gradeWarn},
 	} {
 		files := map[string]string{}
