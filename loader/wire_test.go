@@ -190,7 +190,13 @@ func route(t *testing.T, on *lab.Host, dst, via string) {
 
 // download has the server send, and says what MTU its socket knows in the end.
 func download(l net.Listener, from *lab.Host, to string) (mtu int, err error) {
-	c, err := from.Dial("", to, 4*patience)
+	var c net.Conn
+	for range 10 { // on a slow machine the router has to find its neighbours first
+		if c, err = from.Dial("", to, 4*patience); err == nil {
+			break
+		}
+		time.Sleep(patience / 2)
+	}
 	if err != nil {
 		return 0, err
 	}
