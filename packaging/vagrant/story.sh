@@ -11,6 +11,8 @@ import socket
 s = socket.create_connection(('192.168.56.10', 587), 4, ('$1', 0))
 print(s.makefile().readline().strip())\" 2>&1 | tail -1"; }
 
+client 'command -v python3 >/dev/null' || { echo "the box has no python3, which the client speaks SMTP with: install it into the box"; exit 1; }
+
 step "edge works at once"
 edge 'sudo synward status'
 edge 'systemctl show synward -p ActiveState,SubState,NRestarts'
