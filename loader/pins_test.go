@@ -153,13 +153,7 @@ func TestAttach(t *testing.T) {
 		e := newEdge(t, rule.Limits{})
 		e.Listen("192.0.2.1:25")
 		for _, h := range []*lab.Host{e.Host, e.peer} {
-			h.Do(func() error {
-				l, err := netlink.LinkByName("eth0")
-				if err != nil {
-					return err
-				}
-				return netlink.LinkSetMTU(l, 9000)
-			})
+			setMTU(h, "eth0", 9000)
 		}
 		e.Do(func() error {
 			a, err := e.filter.Attach("eth0", loader.Native)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func newUpgradeScene(t *testing.T, eth0, eth1 Mode, older ...func(*Filter)) *upg
 	s.edge.Address("eth1", "198.51.100.1/24")
 	s.stranger.Address("eth0", "192.0.2.3/24")
 	s.partner.Address("eth0", "198.51.100.2/24")
-	go echo(s.edge.ListenRaw("0.0.0.0:25"))
+	s.edge.Echo("0.0.0.0:25")
 	s.dir = filepath.Join(lab.BPFFS(t), "synward")
 	s.old = openOlder(t, s.dir, older...)
 	if _, err := s.old.Sync(testPolicy("198.51.100.2/32")); err != nil {
@@ -44,20 +45,6 @@ func newUpgradeScene(t *testing.T, eth0, eth1 Mode, older ...func(*Filter)) *upg
 	s.conn = s.dial()
 	s.enforced(1)
 	return s
-}
-
-// echo sends back what comes, on every connection, until its end.
-func echo(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			_, _ = io.Copy(c, c)
-			c.Close()
-		}()
-	}
 }
 
 // dial is a new connection of the partner's, over which data have gone.
@@ -152,6 +139,15 @@ func (s *upgradeScene) enforced(open uint64) {
 	s.counts(open + 1)
 	c.Close()
 	s.counts(open)
+}
+
+// goesOn says that the old filter is in force: its programs run, and it decides.
+func (s *upgradeScene) goesOn(ids []ebpf.ProgramID) {
+	s.t.Helper()
+	if got := runs(s.t, s.dir); !slices.Equal(got, ids) {
+		s.t.Errorf("programs %d are attached after the failure, want the old ones, %d", got, ids)
+	}
+	s.enforced(1)
 }
 
 // counts waits until that many connections count: sockets open and close a

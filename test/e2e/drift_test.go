@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,14 +24,14 @@ func TestDoctorFindsDrift(t *testing.T) {
 	for range 3 {
 		open = append(open, greeted(t, s, ""))
 	}
-	if f := counts(t, s); f.Grade != "ok" || !strings.HasPrefix(f.Text, "3 connections") {
+	if f := finding(t, s, "counts"); f.Grade != "ok" || !strings.HasPrefix(f.Text, "3 connections") {
 		t.Errorf("with three connections: %+v", f)
 	}
 	if out := must(t, s, "sources"); !strings.Contains(out, "OPEN  PEAK") {
 		t.Errorf("sources show no peak:\n%s", out)
 	}
 	loseASlot(t, filepath.Join(s.PinDir, "filter", "usages"))
-	if f := counts(t, s); f.Grade != "fail" || !strings.HasPrefix(f.Text, stage.ClientAddr+"/32: 4 connections counted, the kernel has 3 sockets") ||
+	if f := finding(t, s, "counts"); f.Grade != "fail" || !strings.HasPrefix(f.Text, stage.ClientAddr+"/32: 4 connections counted, the kernel has 3 sockets") ||
 		!strings.Contains(f.Mend, s.PinDir+"/ledger") {
 		t.Errorf("with a slot lost: %+v", f)
 	}
@@ -43,26 +42,14 @@ func TestDoctorFindsDrift(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.StartAgent()
-	eventually(t, "the count begins anew", func() bool { return counts(t, s).Grade == "ok" })
+	eventually(t, "the count begins anew", func() bool { return finding(t, s, "counts").Grade == "ok" })
 	for _, c := range open {
 		c.Close()
 	}
-	eventually(t, "no connection is left", func() bool { f := counts(t, s); return f.Grade == "ok" && strings.HasPrefix(f.Text, "0 connections") })
-}
-
-// counts is what the doctor says of them.
-func counts(t *testing.T, s *stage.Stage) doctorLine {
-	t.Helper()
-	var ans struct{ Findings []doctorLine }
-	if err := json.Unmarshal([]byte(s.Run("", "doctor", "--json").Out), &ans); err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range ans.Findings {
-		if f.Check == "counts" {
-			return f
-		}
-	}
-	return doctorLine{}
+	eventually(t, "no connection is left", func() bool {
+		f := finding(t, s, "counts")
+		return f.Grade == "ok" && strings.HasPrefix(f.Text, "0 connections")
+	})
 }
 
 // loseASlot counts one connection more than there is, as a bug would.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,18 +121,7 @@ func end(t *testing.T, a *attempt) {
 // lacks wants the doctor to say so, with what mends it.
 func lacks(t *testing.T, s *stage.Stage, capability string) {
 	t.Helper()
-	var ans struct{ Findings []doctorLine }
-	got := s.Run("", "doctor", "--json")
-	if err := json.Unmarshal([]byte(got.Out), &ans); err != nil {
-		t.Fatalf("doctor --json: %v: %+v", err, got)
+	if f := finding(t, s, "capabilities"); f.Grade != "warn" || f.Text != "the agent lacks "+capability || f.Mend == "" {
+		t.Errorf("the doctor says %+v", f)
 	}
-	for _, f := range ans.Findings {
-		if f.Check == "capabilities" {
-			if f.Grade != "warn" || f.Text != "the agent lacks "+capability || f.Mend == "" {
-				t.Errorf("the doctor says %+v", f)
-			}
-			return
-		}
-	}
-	t.Error("the doctor says nothing of capabilities")
 }

@@ -191,7 +191,7 @@ func TestAutoWithoutADefaultRoute(t *testing.T) {
 	if got := s.Run("", "status"); !strings.Contains(got.Out, "protects nothing") || !strings.Contains(got.Err, "no default route") {
 		t.Errorf("status: %+v", got)
 	}
-	if f := interfacesFinding(t, s); f.Grade != "fail" || !strings.Contains(f.Text, "protects nothing") || !strings.Contains(f.Mend, "ip route add default") {
+	if f := finding(t, s, "interfaces"); f.Grade != "fail" || !strings.Contains(f.Text, "protects nothing") || !strings.Contains(f.Mend, "ip route add default") {
 		t.Errorf("doctor says %+v", f)
 	}
 	heard(t, knock{s.Stranger, "", stage.EdgeForStranger, "587", "greeting"})
@@ -205,15 +205,15 @@ func TestAutoWithoutADefaultRoute(t *testing.T) {
 		got := s.Run("", "status")
 		return !strings.Contains(got.Out, "protects nothing") && !strings.Contains(got.Err, "no default route")
 	})
-	if f := interfacesFinding(t, s); f.Grade != "" {
+	if f := finding(t, s, "interfaces"); f.Grade != "" {
 		t.Errorf("doctor still says %+v", f)
 	}
 }
 
 type doctorLine struct{ Check, Grade, Text, Mend string }
 
-// interfacesFinding is what the doctor has to say against filter.interfaces.
-func interfacesFinding(t *testing.T, s *stage.Stage) doctorLine {
+// finding is the doctor's line of a check; none where it has nothing to say.
+func finding(t *testing.T, s *stage.Stage, check string) doctorLine {
 	t.Helper()
 	var ans struct{ Findings []doctorLine }
 	got := s.Run("", "doctor", "--json")
@@ -224,7 +224,7 @@ func interfacesFinding(t *testing.T, s *stage.Stage) doctorLine {
 		if f.Grade != "ok" && f.Mend == "" {
 			t.Errorf("the doctor does not say what mends it: %+v", f)
 		}
-		if f.Check == "interfaces" {
+		if f.Check == check {
 			if f.Grade == "fail" && got.Code != 1 {
 				t.Errorf("doctor ends with %d, and %s fails", got.Code, f.Check)
 			}

@@ -6,6 +6,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -175,6 +176,24 @@ func (h *Host) Listen(addr string) net.Listener {
 		}
 	}()
 	return l
+}
+
+// Echo listens on the host and sends back what comes, on every connection.
+func (h *Host) Echo(addr string) {
+	h.t.Helper()
+	l := h.ListenRaw(addr)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(c, c)
+				c.Close()
+			}()
+		}
+	}()
 }
 
 // Dial connects from the host, from an address of its own where one is named.

@@ -44,7 +44,7 @@ func begin(s *story, edge, client, stranger *lab.Host) *traffic {
 	ctx, stop := context.WithCancel(context.Background())
 	t.stop = stop
 	s.Cleanup(stop)
-	go echo(edge.ListenRaw("192.0.2.1:25"))
+	edge.Echo("192.0.2.1:25")
 	talk, err := client.Dial("", "192.0.2.1:25", 5*time.Second)
 	if err != nil {
 		s.Fatalf("reach the operator's own server: %v", err)
@@ -190,18 +190,4 @@ func (t *traffic) ping(c net.Conn) error {
 	}
 	t.pings.Add(1)
 	return nil
-}
-
-// echo is the operator's own server.
-func echo(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			io.Copy(c, c)
-		}()
-	}
 }
