@@ -12,10 +12,18 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ErrDown is wrapped by a Client's errors where no agent listens on the socket.
 var ErrDown = errors.New("the agent is not running")
+
+// ErrHangs is wrapped by Client.Status where an agent listens and says nothing.
+var ErrHangs = errors.New("the agent does not answer")
+
+// patience is how long an agent may take to say how it is. It answers in
+// milliseconds, also while it works at something large.
+const patience = 5 * time.Second
 
 // Client speaks to an agent.
 type Client struct {
@@ -52,6 +60,19 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, h Hea
 		return nil, fmt.Errorf("read the agent's answer: %w", err)
 	}
 	return resp.Header, nil
+}
+
+// Status asks how the agent and all that it looks after are. The error wraps
+// ErrDown or ErrHangs where it cannot say.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var st Status
+	asked, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := c.Do(asked, http.MethodGet, "/v1/status", nil, &st, nil)
+	if err != nil && ctx.Err() == nil && asked.Err() != nil {
+		err = fmt.Errorf("%s: %w; systemd ends one that hangs for 30 s, or do it at once: systemctl restart synward", c.path, ErrHangs)
+	}
+	return st, err
 }
 
 // Lines sends a GET and calls fn for every JSON line of the answer until it

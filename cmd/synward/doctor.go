@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/urfave/cli/v2"
 
@@ -41,9 +39,10 @@ func fail(check, mend, format string, args ...any) finding {
 
 // patient is what the doctor examines.
 type patient struct {
-	root   string // where /proc and /sys stand; "" = the host's
-	file   file
-	status *control.Status // nil = no agent answers
+	root    string // where /proc and /sys stand; "" = the host's
+	file    file
+	status  *control.Status // nil = no agent answers
+	unheard error           // and why
 
 	features func(name string) (map[string]bool, error) // an interface's offloads; nil = ask the kernel
 }
@@ -100,13 +99,10 @@ func examine(ctx context.Context, config, socket string) []finding {
 	if socket != "" {
 		p.file.Control.Socket = socket
 	}
-	var st control.Status
-	_, err = control.NewClient(p.file.Control.Socket).Do(ctx, http.MethodGet, "/v1/status", nil, &st, nil)
-	switch {
-	case err == nil:
+	if st, err := control.NewClient(p.file.Control.Socket).Status(ctx); err != nil {
+		p.unheard = err
+	} else {
 		p.status = &st
-	case !errors.Is(err, control.ErrDown):
-		findings = append(findings, warn("agent", "sudo synward doctor", "%s", oneLine(err)))
 	}
 	for _, look := range examinations() {
 		findings = append(findings, look(ctx, p)...)

@@ -29,8 +29,13 @@ import (
 
 func examineAgent(_ context.Context, p *patient) []finding {
 	st := p.status
-	if st == nil {
+	switch {
+	case errors.Is(p.unheard, control.ErrHangs):
+		return []finding{fail("agent", "systemctl restart synward", "it hangs: there is no answer at %s", p.file.Control.Socket)}
+	case errors.Is(p.unheard, control.ErrDown):
 		return []finding{warn("agent", "systemctl start synward", "none answers at %s", p.file.Control.Socket)}
+	case p.unheard != nil:
+		return []finding{warn("agent", "sudo synward doctor", "%s", oneLine(p.unheard))}
 	}
 	out := []finding{}
 	for _, problem := range st.Problems {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -19,7 +18,7 @@ func statusCommand(s streams) *cli.Command {
 	return &cli.Command{
 		Name:        "status",
 		Usage:       "agent, interfaces, counters, connections, relay",
-		Description: "Works on the filter's pins when the agent is down, and says so.",
+		Description: "Works on the filter's pins when the agent is down or hangs, and says so.",
 		Flags:       []cli.Flag{jsonFlag()},
 		Action: func(c *cli.Context) error {
 			if err := argCount(c, 0, 0); err != nil {
@@ -29,10 +28,9 @@ func statusCommand(s streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			var st control.Status
-			_, err = control.NewClient(p.Control.Socket).Do(c.Context, http.MethodGet, "/v1/status", nil, &st, nil)
-			if errors.Is(err, control.ErrDown) {
-				st, err = pinnedStatus(p.Filter.PinDir)
+			st, err := control.NewClient(p.Control.Socket).Status(c.Context)
+			if errors.Is(err, control.ErrDown) || errors.Is(err, control.ErrHangs) {
+				st, err = pinnedStatus(p.Filter.PinDir, err)
 			}
 			if err != nil {
 				return err
@@ -45,9 +43,9 @@ func statusCommand(s streams) *cli.Command {
 	}
 }
 
-// pinnedStatus is what the kernel tells by itself.
-func pinnedStatus(pins string) (control.Status, error) {
-	st := control.Status{Problems: []string{"the agent is not running: rules do not change, and the relay is not looked after; start it with: systemctl start synward"}}
+// pinnedStatus is what the kernel tells by itself; why the agent does not.
+func pinnedStatus(pins string, why error) (control.Status, error) {
+	st := control.Status{Problems: []string{oneLine(why) + ". Until then rules do not change, and the relay is not looked after"}}
 	f, err := loader.View(pins)
 	if errors.Is(err, loader.ErrNotLoaded) {
 		st.Filter.Interfaces, st.Filter.Counters = []control.Interface{}, []control.Counter{}
@@ -55,7 +53,7 @@ func pinnedStatus(pins string) (control.Status, error) {
 		return st, nil
 	}
 	if err != nil {
-		return st, fmt.Errorf("the agent is not running, and its pins cannot be read: %w", err)
+		return st, fmt.Errorf("%w; and its pins cannot be read: %w", why, err)
 	}
 	defer f.Close()
 	counters, err := f.Counters()

@@ -56,8 +56,8 @@ const topSources = 100
 // Look asks for status and sources, and for the caps of those that have open
 // connections.
 func (d *desk) Look(ctx context.Context, order top.Order) (top.Look, error) {
-	var st control.Status
-	if _, err := d.cl.Do(ctx, http.MethodGet, "/v1/status", nil, &st, nil); err != nil {
+	st, err := d.cl.Status(ctx)
+	if err != nil {
 		return top.Look{}, err
 	}
 	var src control.Sources

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"os"
 	"strconv"
 	"time"
@@ -16,12 +15,7 @@ import (
 // statusOf reads the status by the agent's own socket, the way that everybody
 // else does: what answers there is alive.
 func statusOf(socket string) metrics.Source {
-	client := control.NewClient(socket)
-	return func(ctx context.Context) (control.Status, error) {
-		var st control.Status
-		_, err := client.Do(ctx, http.MethodGet, "/v1/status", nil, &st, nil)
-		return st, err
-	}
+	return control.NewClient(socket).Status
 }
 
 // watchdogInterval is how often the service manager wants to hear from the

@@ -51,6 +51,35 @@ func TestExpiryWithTheAgentDead(t *testing.T) {
 	}
 }
 
+// TestAgentThatHangs: the filter goes on, and what it does can be seen.
+func TestAgentThatHangs(t *testing.T) {
+	t.Parallel()
+	s := set(t, true)
+	must(t, s, "allow", "add", stage.ClientPrefix)
+	signal := func(sig syscall.Signal) {
+		if err := syscall.Kill(s.AgentPID(), sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	heard(t,
+		knock{s.Client, "", stage.EdgeForClient, "587", "greeting"},
+		knock{s.Stranger, "", stage.EdgeForStranger, "25", "silence"},
+	)
+	r := s.Run("", "status")
+	if r.Code != 0 || !strings.Contains(r.Err, "does not answer") || !strings.Contains(r.Err, "systemctl restart synward") ||
+		!strings.Contains(r.Out, "agent      down") || !strings.Contains(r.Out, "no-entry") {
+		t.Errorf("status: exit status %d\n%s%s", r.Code, r.Out, r.Err)
+	}
+	if r := s.Run("", "doctor"); r.Code != 1 || !strings.Contains(r.Out, "it hangs") {
+		t.Errorf("doctor: exit status %d\n%s%s", r.Code, r.Out, r.Err)
+	}
+	signal(syscall.SIGCONT)
+	if out := must(t, s, "status"); !strings.Contains(out, "agent      running") {
+		t.Errorf("going on, status says:\n%s", out)
+	}
+}
+
 // TestDeaths: whoever dies, strangers stay out and mail flows.
 func TestDeaths(t *testing.T) {
 	t.Parallel()
