@@ -2,14 +2,12 @@ package loader
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"slices"
 )
 
 // image is an index before it is copied to the kernel: see bpf/index.h.
 type image struct {
-	touched4, touched6 []uint64
-	grain4, grain6     uint32 // 2^… addresses, or hashes, a bit
+	touched4, touched6 bitmap
 	chunks4            []filterChunk
 	pages4, pages6     pages
 	chunks6            []filterChunk6
@@ -69,13 +67,6 @@ func buildIndex(m mirror) *image {
 	return x
 }
 
-// newBitmap makes a bitmap over 2^32 of which so many bits, or hardly more, will be
-// set: as coarse as leaves most of it unset, since a small one is a fast one.
-func newBitmap(marks int) (words []uint64, grain uint32) {
-	grain = uint32(32 - min(24, max(16, bits.Len(uint(32*marks)))))
-	return make([]uint64, 1<<(32-grain)/64), grain
-}
-
 // held is a prefix: its first and last address, and what it says.
 type held struct {
 	first, last uint64
@@ -120,9 +111,9 @@ func flatten(n int, at func(int) held) []span {
 }
 
 func (x *image) build4(prefixes []slot4) {
-	x.touched4, x.grain4 = newBitmap(len(prefixes))
+	x.touched4 = newBitmap(len(prefixes))
 	for _, s := range prefixes {
-		mark(x.touched4, uint64(s.addr)>>x.grain4, s.end()>>x.grain4)
+		x.touched4.mark(uint64(s.addr), s.end())
 	}
 	spans := flatten(len(prefixes), func(i int) held {
 		s := prefixes[i]
@@ -137,20 +128,6 @@ func (x *image) build4(prefixes []slot4) {
 
 // end is the prefix's last address.
 func (s slot4) end() uint64 { return uint64(s.addr) | (1<<32-1)>>s.bits }
-
-// mark sets the bits from first to last.
-func mark(bits []uint64, first, last uint64) {
-	for w := first >> 6; w <= last>>6; w++ {
-		mask := ^uint64(0)
-		if w == first>>6 {
-			mask <<= first & 63
-		}
-		if w == last>>6 {
-			mask &= ^uint64(0) >> (63 - last&63)
-		}
-		bits[w] |= mask
-	}
-}
 
 // cut makes the chunk of 2^size addresses from start on. i is the span that
 // holds where the chunk before ended; the span for the next one is returned.
@@ -182,13 +159,13 @@ func (x *image) build6(prefixes []slot6) {
 	for _, s := range short {
 		marks += int(s.end()>>32 - s.hi>>32 + 1)
 	}
-	x.touched6, x.grain6 = newBitmap(marks)
+	x.touched6 = newBitmap(marks)
 	var heads []uint32
 	for _, s := range short {
 		first := s.hi >> 32
 		for head := first; head <= s.end()>>32; head++ {
-			h := hash32(uint32(head)) >> x.grain6
-			x.touched6[h>>6] |= 1 << (h & 63)
+			h := uint64(hash32(uint32(head)))
+			x.touched6.mark(h, h)
 		}
 		if s.bits >= 32 && (len(heads) == 0 || heads[len(heads)-1] != uint32(first)) {
 			heads = append(heads, uint32(first))

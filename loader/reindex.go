@@ -145,7 +145,7 @@ func (f *Filter) claimBuffer() (b uint32, err error) {
 // turnTo brings the index in a buffer into force. f.mu is held.
 func (f *Filter) turnTo(b uint32, x *image) error {
 	f.indexer.buffer, f.indexer.whole = b, x.left == 0
-	return f.setIndex(b+1, x.grain4, x.grain6)
+	return f.setIndex(b+1, x.touched4.grain, x.touched6.grain)
 }
 
 // fillBuffer copies an index into the buffer that was claimed.
@@ -158,7 +158,7 @@ func (f *Filter) fillBuffer(b uint32, x *image) error {
 		m    *ebpf.Map
 		data []byte
 	}{
-		{f.maps.Touched4, bytesOf(x.touched4)}, {f.maps.Touched6, bytesOf(x.touched6)}, {f.maps.Chunks4, bytesOf(x.chunks4)},
+		{f.maps.Touched4, bytesOf(x.touched4.words)}, {f.maps.Touched6, bytesOf(x.touched6.words)}, {f.maps.Chunks4, bytesOf(x.chunks4)},
 	} {
 		half := int(c.m.MaxEntries() * c.m.ValueSize() / 2) // a buffer, which small policies leave in part
 		if err := copyTo(c.m, int(b)*half, c.data); err != nil {
