@@ -120,7 +120,7 @@ __noinline enum reason cap_rate(const struct config *cfg, const struct entry *e,
 	return REASON_INTERNAL;
 }
 
-/* A source's connections now, without the mark of an idle one. */
+/* A source's connections now, without the sweeper's marks. */
 static __always_inline __u64 open_now(struct usage *u)
 {
 	return LOAD(u->open) & ~(USAGE_IDLE | USAGE_DEAD);
@@ -138,11 +138,27 @@ static __always_inline void note_peak(struct usage *u, __u64 open)
 	}
 }
 
-/* One more, unless the cap is reached (0: there is none): REASON_CONNECTIONS, which
- * is counted, or REASON_LEDGER_FULL where the sweeper has just removed the source, or
- * 0. One that is only marked as idle is awake again by the same compare-and-swap. */
-static __always_inline enum reason reserve(struct usage *u, __u32 cap)
+static __always_inline struct usage *find_usage(const struct source *s)
 {
+	struct usage *u = bpf_map_lookup_elem(&usages, s), fresh = {};
+
+	if (u)
+		return u;
+	bpf_map_update_elem(&usages, s, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&usages, s);
+}
+
+/* One more, unless the cap is reached (0: there is none): REASON_CONNECTIONS, which
+ * is counted; or REASON_LEDGER_FULL where there is no room for the source, or the
+ * sweeper has just removed it; or 0, and then the slot is the caller's to keep or to
+ * give back. One that is only marked as idle is awake again by the same
+ * compare-and-swap. */
+static __always_inline enum reason reserve(const struct source *s, __u32 cap, struct usage **slot)
+{
+	struct usage *u = *slot = find_usage(s);
+
+	if (!u)
+		return REASON_LEDGER_FULL;
 	for (int i = 0; i < CAS_TRIES * 2; i++) {
 		__u64 old = LOAD(u->open), open = old & ~USAGE_IDLE;
 
@@ -190,14 +206,4 @@ static __always_inline void release(const struct source *s)
 			return;
 	}
 	__sync_fetch_and_add(&u->open, -1ULL);
-}
-
-static __always_inline struct usage *find_usage(const struct source *s)
-{
-	struct usage *u = bpf_map_lookup_elem(&usages, s), fresh = {};
-
-	if (u)
-		return u;
-	bpf_map_update_elem(&usages, s, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&usages, s);
 }

@@ -42,27 +42,29 @@ static __always_inline int answer(struct probe *q, const struct outcome *o)
 SEC("xdp.frags")
 int synward(struct xdp_md *ctx)
 {
-	struct outcome o = {.slot = MAX_PORTS}, seen = {};
+	struct outcome o = {.slot = MAX_PORTS};
 	struct probe *q = find_probe(ctx);
-	struct packet p, glimpse;
 	const struct config *cfg;
+	struct packet p;
 	enum glance at_once;
 	__u32 current;
 
 	cfg = current_config(&current);
 	if (!cfg)
 		return XDP_PASS;
-	at_once = glance(ctx, cfg, current, &glimpse, &seen);
+	at_once = glance(ctx, cfg, current, &p, &o);
 	if (at_once == GLANCE_OTHER)
 		return XDP_PASS;
 	if (at_once == GLANCE_STRANGER) {
 		if (q)
-			return answer(q, &seen);
-		record(ctx, &glimpse, &seen);
+			return answer(q, &o);
+		record(ctx, &p, &o);
 		return XDP_DROP;
 	}
-	__builtin_memset(&p, 0, sizeof(p));
-	parse(ctx, &p, &o.reason);
+	if (at_once == GLANCE_NONE) {
+		__builtin_memset(&p, 0, sizeof(p));
+		parse(ctx, &p, &o.reason);
+	}
 	judge(ctx, cfg, current, &p, q, &o);
 	if (o.reason == REASON_NOT_OURS)
 		return XDP_PASS;

@@ -217,10 +217,7 @@ static __always_inline enum reason renew_passage(const struct config *cfg, const
 
 	if (LOAD(c->state) == PASSAGE_OPEN || swap_state(c, PASSAGE_CLOSING, PASSAGE_OPEN))
 		return 0;
-	u = find_usage(s);
-	if (!u)
-		return REASON_LEDGER_FULL;
-	over = reserve(u, cap);
+	over = reserve(s, cap, &u);
 	if (over)
 		return over;
 	c->source = *s;
@@ -239,14 +236,12 @@ static __always_inline enum reason open_passage(const struct config *cfg, const 
 						__u32 cap, const struct flow *f,
 						const struct segment *g)
 {
-	struct usage *u = find_usage(s);
 	struct passage fresh = {};
 	enum reason over;
+	struct usage *u;
 	long err;
 
-	if (!u)
-		return REASON_LEDGER_FULL;
-	over = reserve(u, cap);
+	over = reserve(s, cap, &u);
 	if (over)
 		return over;
 	begin_passage(&fresh, g);

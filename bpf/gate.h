@@ -150,14 +150,12 @@ __noinline enum birth find_birth(CTX *ctx, const struct packet *p, struct flow *
 static __always_inline enum reason take_slot(const struct entry *e, const struct source *s,
 					     const struct flow *f)
 {
-	struct usage *u = find_usage(s);
 	struct token fresh = {};
 	enum reason over;
+	struct usage *u;
 	long err;
 
-	if (!u)
-		return REASON_LEDGER_FULL;
-	over = reserve(u, e->conns);
+	over = reserve(s, e->conns, &u);
 	if (over)
 		return over;
 	fresh.source = *s;

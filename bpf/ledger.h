@@ -55,8 +55,7 @@ static __always_inline void open_account(struct account *a, const struct flow *f
 	}
 	if (!find_account(cfg, current, f, &s))
 		return;
-	u = find_usage(&s);
-	if (!u || reserve(u, 0))
+	if (reserve(&s, 0, &u))
 		return;
 	a->source = s;
 	a->counted = 1;

@@ -19,9 +19,12 @@ static __always_inline bool find_rule(__u32 current, const struct packet *p, __u
 	__u32 half = HALF(current), *found;
 	void *trie;
 
+	if (p->asked) {
+		*says = p->says;
+		return true;
+	}
 	if (INDEX(current) && ask_index(current, p, says) && *says != ASK_TRIE)
 		return true;
-
 	if (p->v6) {
 		struct prefix6 key = {.len = 128};
 

@@ -57,6 +57,8 @@ struct packet {
 	__u32 l3;     /* the IP header */
 	__u32 len;    /* of the TCP segment, as the IP header says */
 	__u32 tags;   /* VLAN tags that the stack has taken out of the frame */
+	bool asked;   /* says holds the index's answer for the source: glance() */
+	__u32 says;
 };
 
 struct vlan_tag {
