@@ -1,10 +1,10 @@
 // Command upgrade installs synward's package (.deb or .rpm) in a root that
-// systemd runs. While strangers knock and clients send mail it kills the agent and
-// upgrades the package; then it removes it. It ends with 0 only where no stranger
-// was answered, no client was refused, no open connection broke and no accepted
-// mail is lost. On the way it runs what the operator's pages, and then the README,
-// have for a whole host. `make package-test` runs it; it needs root and
-// systemd-nspawn.
+// systemd runs. While strangers knock and clients send mail it kills the agent,
+// lets one hang until the watchdog ends it, and upgrades the package; then it
+// removes it. It ends with 0 only where no stranger was answered, no client was
+// refused, no open connection broke and no accepted mail is lost. On the way it
+// runs what the operator's pages, and then the README, have for a whole host.
+// `make package-test` runs it; it needs root and systemd-nspawn.
 package main
 
 import (
@@ -75,6 +75,9 @@ func (s *story) tell(root, from, to string) (err error) {
 	traffic := begin(s, edge, client, stranger)
 	s.step("traffic: %s", traffic.await(20))
 	if err := s.kill(m, traffic); err != nil {
+		return err
+	}
+	if err := s.hang(m, traffic); err != nil {
 		return err
 	}
 	began := time.Now()
