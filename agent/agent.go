@@ -117,7 +117,6 @@ type Agent struct {
 	changing sync.Mutex // held over a whole change, store to kernel
 	// guarded by changing:
 	compiled time.Time     // the moment that the kernel's rules are of
-	whole    time.Time     // when they were last written or compared as a whole
 	took     time.Duration // how long the comparison took
 	reading  sync.Mutex    // held while the kernel's counts are taken over
 	planning sync.RWMutex  // held while a configuration is taken over
@@ -125,6 +124,7 @@ type Agent struct {
 
 	mu       sync.RWMutex // guards what follows, for a moment at a time
 	set      *policy.Set  // replaced, never written to
+	whole    time.Time    // when the kernel's rules were last written or compared as a whole
 	coming   *policy.Set  // that the kernel is being told of; nil = none
 	plan     plan
 	settings func(Grants) ([]byte, error)

@@ -129,7 +129,7 @@ func (a *Agent) write(was *policy.Set, e *edit, p plan) (loader.Change, error) {
 	if _, err := a.kernel.Replace(policy.Compile(e.set, p.ports, p.caps, now)); err != nil {
 		return loader.Change{}, err
 	}
-	a.compiled, a.whole = now, time.Now()
+	a.wroteWhole(now)
 	return loader.Change{Added: len(e.changes.Added), Updated: len(e.changes.Changed), Removed: len(e.changes.Removed)}, nil
 }
 

@@ -124,7 +124,7 @@ func (a *Agent) replaceStore(ctx context.Context, path string, cause error) erro
 // from what stands there. The policy waits its turn, but for the last time.
 func (a *Agent) saveLastGood(last bool) error {
 	set, _ := a.state()
-	if began := time.Now(); set != a.saved && (last || began.After(a.saveNext)) {
+	if began := time.Now(); set != a.saved && (last || began.After(a.saveNext) && began.After(a.quietFrom())) {
 		a.saveNext = began.Add(interval)
 		if err := store.WriteLastGood(a.lastGood, set); err != nil {
 			return err
@@ -144,7 +144,7 @@ func (a *Agent) untilSave() time.Duration {
 	if set, _ := a.state(); set == a.saved {
 		return interval
 	}
-	return min(max(time.Until(a.saveNext), 0), interval)
+	return min(max(time.Until(a.saveNext), time.Until(a.quietFrom()), 0), interval)
 }
 
 func (a *Agent) saveDocs(kind string) error {

@@ -29,8 +29,25 @@ const (
 func (a *Agent) rested() bool {
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	set, _ := a.state()
-	return time.Since(a.whole) > max(a.took, time.Duration(set.Len())*perEntry)*ease
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return time.Since(a.whole) > max(a.took, time.Duration(a.set.Len())*perEntry)*ease
+}
+
+// quietFrom is when what follows from a whole write may begin. Who has brought a
+// million entries often adds one more right after, and that is not to wait for it.
+func (a *Agent) quietFrom() time.Time {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.whole.Add(time.Duration(a.set.Len()) * perEntry)
+}
+
+// wroteWhole notes that the kernel's rules are written, or compared, as a whole.
+func (a *Agent) wroteWhole(of time.Time) {
+	a.compiled = of
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.whole = time.Now()
 }
 
 // reconcileLoop makes the kernel equal the policy: what a change has not brought
@@ -77,6 +94,9 @@ const manyEntries = 50_000
 // relieve gives memory back after a large change; the runtime would take minutes.
 // It returns the last change that it has seen, which it is given the next time.
 func (a *Agent) relieve(seen uint64) uint64 {
+	if time.Now().Before(a.quietFrom()) {
+		return seen
+	}
 	all := a.records()
 	last := seen
 	large := false
@@ -170,7 +190,8 @@ func (a *Agent) resync(set *policy.Set, p plan) error {
 	if err != nil {
 		return fmt.Errorf("write the rules: %w", err)
 	}
-	a.compiled, a.whole, a.took = now, time.Now(), time.Since(began)
+	a.took = time.Since(began)
+	a.wroteWhole(now)
 	a.mu.Lock()
 	a.lastSync = a.now()
 	a.mu.Unlock()
