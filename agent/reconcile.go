@@ -18,10 +18,12 @@ const interval = 30 * time.Second
 
 // ease is how much longer the agent leaves the kernel's rules alone than a
 // comparison takes: one of a million prefixes keeps a core busy for seconds, and
-// changes wait for it. perEntry is what one takes at least.
+// changes wait for it. perEntry is what one takes at least. pause is what passes,
+// an entry, between a whole write and what follows from it.
 const (
 	ease     = 200
 	perEntry = 5 * time.Microsecond
+	pause    = 3 * time.Microsecond
 )
 
 // rested says whether the kernel's rules may be compared: not too soon after
@@ -39,7 +41,7 @@ func (a *Agent) rested() bool {
 func (a *Agent) quietFrom() time.Time {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.whole.Add(time.Duration(a.set.Len()) * perEntry)
+	return a.whole.Add(time.Duration(a.set.Len()) * pause)
 }
 
 // wroteWhole notes that the kernel's rules are written, or compared, as a whole.
@@ -60,6 +62,9 @@ func (a *Agent) reconcileLoop(ctx context.Context) error {
 		if next := set.NextExpiry(a.now()); !next.IsZero() {
 			// A little late, so that the entry has expired by every clock.
 			wait = min(wait, max(next.Sub(a.now())+50*time.Millisecond, 0))
+		}
+		if quiet := time.Until(a.quietFrom()); quiet > 0 {
+			wait = min(wait, quiet)
 		}
 		if p := a.waiting(); p != nil {
 			wait = min(wait, max(p.Deadline.Sub(a.now()), 0))

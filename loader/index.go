@@ -3,6 +3,7 @@ package loader
 import (
 	"encoding/binary"
 	"slices"
+	"sync"
 )
 
 // image is an index before it is copied to the kernel: see bpf/index.h.
@@ -59,11 +60,24 @@ func (p *pages) add(start uint64, spans []span) filterChunk {
 	return c
 }
 
+// append puts another's pages behind these, and moves its chunks there.
+func (p *pages) append(other pages, chunks []filterChunk) {
+	behind := len(p.list) * pageRanges
+	for i := range chunks {
+		if chunks[i].Count > 0 {
+			chunks[i].First += uint32(behind)
+		}
+	}
+	p.list, p.next = append(p.list, other.list...), behind+other.next
+}
+
 // buildIndex compiles what the tries hold.
 func buildIndex(m mirror) *image {
 	x := &image{chunks4: make([]filterChunk, chunks4)}
+	var ready sync.WaitGroup
+	ready.Go(func() { x.build6(m.v6) })
 	x.build4(m.v4)
-	x.build6(m.v6)
+	ready.Wait()
 	return x
 }
 
@@ -73,9 +87,10 @@ type held struct {
 	rule        uint32
 }
 
-// flatten turns n nested prefixes, sorted, into spans that do not overlap.
-func flatten(n int, at func(int) held) []span {
-	spans := make([]span, 1, 2*n+1) // from address 0 on: no rule
+// flatten turns n nested prefixes, sorted, into spans that do not overlap. Around
+// them all, around is said.
+func flatten(n int, around uint32, at func(int) held) []span {
+	spans := append(make([]span, 0, 2*n+1), span{0, around})
 	var stack []held
 	add := func(from uint64, rule uint32) {
 		switch top := &spans[len(spans)-1]; {
@@ -88,7 +103,7 @@ func flatten(n int, at func(int) held) []span {
 	end := func() { // of the innermost prefix that is open
 		last := stack[len(stack)-1].last
 		stack = stack[:len(stack)-1]
-		outer := uint32(0)
+		outer := around
 		if len(stack) > 0 {
 			outer = stack[len(stack)-1].rule
 		}
@@ -110,19 +125,37 @@ func flatten(n int, at func(int) held) []span {
 	return spans
 }
 
+// build4 works on both halves of the addresses at once: a change of a large policy
+// waits for it.
 func (x *image) build4(prefixes []slot4) {
 	x.touched4 = newBitmap(len(prefixes))
+	around := uint32(0)
+	if len(prefixes) > 0 && prefixes[0].bits == 0 {
+		x.touched4.mark(0, prefixes[0].end())
+		around, prefixes = prefixes[0].rule, prefixes[1:]
+	}
+	middle, _ := slices.BinarySearchFunc(prefixes, slot4{addr: 1 << 31}, compare4)
+	var upper pages
+	var ready sync.WaitGroup
+	ready.Go(func() { x.buildHalf4(prefixes[middle:], around, chunks4/2, &upper) })
+	x.buildHalf4(prefixes[:middle], around, 0, &x.pages4)
+	ready.Wait()
+	x.pages4.append(upper, x.chunks4[chunks4/2:])
+}
+
+// buildHalf4 makes half of the chunks, from the first one on.
+func (x *image) buildHalf4(prefixes []slot4, around uint32, first int, p *pages) {
 	for _, s := range prefixes {
 		x.touched4.mark(uint64(s.addr), s.end())
 	}
-	spans := flatten(len(prefixes), func(i int) held {
+	spans := flatten(len(prefixes), around, func(i int) held {
 		s := prefixes[i]
 		return held{uint64(s.addr), s.end(), s.rule}
 	})
-	x.pages4.expect(len(spans))
+	p.expect(len(spans))
 	i := 0
-	for c := range uint64(chunks4) {
-		x.chunks4[c], i = cut(&x.pages4, spans, i, c<<16, 16)
+	for c := first; c < first+chunks4/2; c++ {
+		x.chunks4[c], i = cut(p, spans, i, uint64(c)<<16, 16)
 	}
 }
 
@@ -171,7 +204,7 @@ func (x *image) build6(prefixes []slot6) {
 			heads = append(heads, uint32(first))
 		}
 	}
-	spans := flatten(len(short), func(i int) held {
+	spans := flatten(len(short), 0, func(i int) held {
 		return held{short[i].hi, short[i].end(), short[i].rule}
 	})
 	x.chunks6 = make([]filterChunk6, tableSize(len(heads)))

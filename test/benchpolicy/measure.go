@@ -154,9 +154,10 @@ func (m *measuring) adds(what string, from, n int, pause time.Duration) {
 	m.note(st)
 }
 
-// rest waits until the agent has done what follows from a change.
+// rest waits until the agent has done what follows from a change, which waits for
+// some seconds itself.
 func (m *measuring) rest() {
-	for used, quiet := m.s.cpu(), 0; quiet < 4; {
+	for used, quiet := m.s.cpu(), 0; quiet < 10; {
 		time.Sleep(500 * time.Millisecond)
 		if m.s.ctx.Err() != nil {
 			m.s.Fatalf("%w", m.s.ctx.Err())
