@@ -23,7 +23,7 @@ func (f *Filter) amend(h *half, e *edit, atOnce bool) error {
 	}
 	if len(e.idleRules)+len(e.idle) > 0 {
 		if !atOnce { // an index of a process that died may still name them
-			if err := f.setIndex(noIndex, 0, 0); err != nil {
+			if err := f.dropIndex(); err != nil {
 				return err
 			}
 		}
@@ -55,14 +55,14 @@ func (f *Filter) holdIndex(e *edit) (held bool, err error) {
 		return false, err
 	}
 	if n == 1 || !e.indexed() {
-		return false, f.setIndex(noIndex, 0, 0)
+		return false, f.dropIndex()
 	}
 	if st.index() == noIndex || !f.indexer.whole {
 		if err := f.putIndex(buildIndex(e.prefixes)); err != nil {
 			return false, err
 		}
 		if !f.indexer.whole {
-			return false, f.setIndex(noIndex, 0, 0)
+			return false, f.dropIndex()
 		}
 		if st, err = f.state(); err != nil {
 			return false, err
@@ -73,7 +73,7 @@ func (f *Filter) holdIndex(e *edit) (held bool, err error) {
 		return false, fmt.Errorf("read the index: %w", err)
 	}
 	if e.has6() && head.V6 == 0 {
-		return false, f.setIndex(noIndex, 0, 0)
+		return false, f.dropIndex()
 	}
 	return true, nil
 }

@@ -32,19 +32,35 @@ func (s filterState) half() uint32 { return s.Current & 1 }
 // index is which index answers: 0 = none, or the buffer + 1.
 func (s filterState) index() uint32 { return s.Current >> 1 & 0x7f }
 
-// setIndex says which index answers, and how fine its bitmaps are: see GRAIN4
-// in bpf/abi.h.
-func (f *Filter) setIndex(index, grain4, grain6 uint32) error {
+// turn brings a half into force, with the index in a buffer or with none (nil), by
+// the one word that every packet reads: see struct state in bpf/abi.h. f.mu is held.
+func (f *Filter) turn(half, buffer uint32, x *image) error {
 	st, err := f.state()
 	if err != nil {
 		return err
 	}
-	st.Current = grain6<<16 | grain4<<8 | index<<1 | st.half()
+	st.Current = half
+	if x != nil {
+		f.indexer.buffer, f.indexer.whole = buffer, x.left == 0
+		st.Current |= (buffer+1)<<1 | x.touched4.grain<<8 | x.touched6.grain<<16
+	}
 	if err := f.maps.States.Put(uint32(0), st); err != nil {
-		return fmt.Errorf("turn to an index: %w", err)
+		return fmt.Errorf("turn to another half or index: %w", err)
 	}
 	return nil
 }
+
+// turnIndex is turn for the half in force.
+func (f *Filter) turnIndex(buffer uint32, x *image) error {
+	st, err := f.state()
+	if err != nil {
+		return err
+	}
+	return f.turn(st.half(), buffer, x)
+}
+
+// dropIndex lets the tries answer.
+func (f *Filter) dropIndex() error { return f.turnIndex(0, nil) }
 
 // reindex builds the index of the table in force, at once where it is small,
 // else in the background. f.mu is held.
@@ -98,7 +114,7 @@ func (f *Filter) follow(m mirror) (done bool, err error) {
 	if err != nil || !current() || f.indexer.claims != claim {
 		return false, err
 	}
-	return true, f.turnTo(b, x)
+	return true, f.turnIndex(b, x)
 }
 
 func sameSlices(a, b mirror) bool {
@@ -115,14 +131,20 @@ func (f *Filter) Indexed() (bool, error) {
 
 // putIndex copies an index into the buffer that is not in force and turns to it.
 func (f *Filter) putIndex(x *image) error {
-	b, err := f.claimBuffer()
+	b, err := f.spareBuffer(x)
 	if err != nil {
 		return err
 	}
-	if err := f.fillBuffer(b, x); err != nil {
-		return err
+	return f.turnIndex(b, x)
+}
+
+// spareBuffer copies an index into the buffer that is not in force. f.mu is held.
+func (f *Filter) spareBuffer(x *image) (b uint32, err error) {
+	b, err = f.claimBuffer()
+	if err != nil {
+		return b, err
 	}
-	return f.turnTo(b, x)
+	return b, f.fillBuffer(b, x)
 }
 
 // claimBuffer takes the buffer that is not in force, for fillBuffer. f.mu is held.
@@ -133,19 +155,13 @@ func (f *Filter) claimBuffer() (b uint32, err error) {
 	}
 	b = 1 - f.indexer.buffer
 	if st.index() == b+1 {
-		if err := f.setIndex(noIndex, 0, 0); err != nil {
+		if err := f.dropIndex(); err != nil {
 			return 0, err
 		}
 	}
 	f.indexer.claims++
 	f.indexer.filling.Lock()
 	return b, nil
-}
-
-// turnTo brings the index in a buffer into force. f.mu is held.
-func (f *Filter) turnTo(b uint32, x *image) error {
-	f.indexer.buffer, f.indexer.whole = b, x.left == 0
-	return f.setIndex(b+1, x.touched4.grain, x.touched6.grain)
 }
 
 // fillBuffer copies an index into the buffer that was claimed.

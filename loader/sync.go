@@ -180,7 +180,7 @@ func (e *edit) change() Change {
 	return Change{Added: e.added, Updated: e.updated, Removed: len(e.removes)}
 }
 
-// replace builds the policy in the half that is not in force and turns to it.
+// replace builds the policy and its index beside those in force and turns to both.
 func (f *Filter) replace(pol rule.Policy, cfg filterConfig, old *half, st filterState) (Change, error) {
 	f.table = nil
 	e := newTable(len(pol.Ports), f.offset).edit()
@@ -204,15 +204,19 @@ func (f *Filter) replace(pol rule.Policy, cfg filterConfig, old *half, st filter
 	if err := f.moveCounters(st.half(), cfg); err != nil {
 		return Change{}, err
 	}
-	st.Current = h.index
-	if err := f.maps.States.Put(uint32(0), st); err != nil {
-		return Change{}, fmt.Errorf("turn to the new policy: %w", err)
-	}
 	e.prefixes.apply(e.puts, e.removes)
 	e.settle()
 	e.fit(int(h.rules.MaxEntries()), int(h.rows.MaxEntries()))
+	x := buildIndex(e.prefixes)
+	b, err := f.spareBuffer(x)
+	if err != nil {
+		return Change{}, err
+	}
+	if err := f.turn(h.index, b, x); err != nil {
+		return Change{}, err
+	}
 	f.table = e.table
-	return e.change(), errors.Join(f.retire(old, h, e.table), f.reindex())
+	return e.change(), f.retire(old, h, e.table)
 }
 
 // fit gives a table the size of the half that was made for it.
