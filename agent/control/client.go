@@ -22,8 +22,8 @@ var ErrDown = errors.New("the agent is not running")
 var ErrHangs = errors.New("the agent does not answer")
 
 // patience is how long an agent may take to say how it is. It answers in
-// milliseconds, also while it works at something large.
-const patience = 5 * time.Second
+// milliseconds, or in a second while it takes in a million entries.
+const patience = 10 * time.Second
 
 // Client speaks to an agent.
 type Client struct {
