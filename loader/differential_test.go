@@ -114,10 +114,17 @@ func TestDifferential(t *testing.T) {
 		for i := range m.ports {
 			m.ports[i].Reset = r.IntN(4) == 0
 		}
-		r.crowded(&m, r.roundsKind(round))
-		if r.IntN(2) == 0 {
+		switch first := &m.ports[0]; round % 5 { // each kind of port comes, however few rounds there are
+		case 0:
+			first.Observe, first.Reset = false, true
+		case 1:
+			first.Observe = true
+		case 2:
+			first.Observe, first.Reset, first.Default = false, false, rule.Pass
+		default:
 			m.ports = []rule.Port{{Number: 25, Default: rule.Drop}, {Number: 587, Default: rule.Drop}} // same ports: amended in place
 		}
+		r.crowded(&m, r.roundsKind(round))
 		if _, err := f.Sync(m.compiled()); err != nil {
 			t.Fatal(err)
 		}
