@@ -23,7 +23,7 @@ func main() {
 		run     = flag.String("run", "", "only these tests of the loader, and no others'")
 		more    = flag.String("more", "", "more flags for the loader's tests: \"-test.count=10 -burst=2000\"")
 		rounds  = flag.Int("rounds", 20, "policies that the differential test tries")
-		timeout = flag.Duration("timeout", 15*time.Minute, "for one kernel")
+		timeout = flag.Duration("timeout", 30*time.Minute, "for one kernel")
 	)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
