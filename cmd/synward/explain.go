@@ -100,7 +100,8 @@ func resolve(c *cli.Context, name string) (ans control.Resolved, err error) {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, 5*time.Second)
 	defer cancel()
-	found, here := net.DefaultResolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(name, ".")+".")
+	own := net.Resolver{PreferGo: true} // the C library's finds no name with a final dot in /etc/hosts
+	found, here := own.LookupNetIP(ctx, "ip", strings.TrimSuffix(name, ".")+".")
 	if here != nil {
 		return ans, err
 	}
