@@ -54,21 +54,6 @@ func keep(t *testing.T, l net.Listener) *server {
 	return s
 }
 
-// await waits until so many are accepted: what is accepted after closeAll stays open.
-func (s *server) await(t *testing.T, n int) {
-	t.Helper()
-	for range 500 {
-		s.mu.Lock()
-		have := len(s.conns)
-		s.mu.Unlock()
-		if have >= n {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("the server has not accepted %d connections in 5 s", n)
-}
-
 func (s *server) closeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
