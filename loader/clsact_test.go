@@ -109,16 +109,7 @@ func egressProgram(t *testing.T, pin string) (id ebpf.ProgramID, linked bool) {
 		}
 		return info.Program, true
 	}
-	p, err := ebpf.LoadPinnedProgram(pin, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	info, err := p.Info()
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, _ = info.ID()
+	id, _ = pinnedInfo(t, pin).ID()
 	return id, false
 }
 
