@@ -32,14 +32,11 @@ func (s filterState) half() uint32 { return s.Current & 1 }
 // index is which index answers: 0 = none, or the buffer + 1.
 func (s filterState) index() uint32 { return s.Current >> 1 & 0x7f }
 
-// turn brings a half into force, with the index in a buffer or with none (nil), by
-// the one word that every packet reads: see struct state in bpf/abi.h. f.mu is held.
-func (f *Filter) turn(half, buffer uint32, x *image) error {
-	st, err := f.state()
-	if err != nil {
-		return err
-	}
-	st.Current = half
+// turn brings st's half into force, with the index in a buffer or with none (nil),
+// by the one word that every packet reads: see struct state in bpf/abi.h. f.mu is
+// held.
+func (f *Filter) turn(st filterState, buffer uint32, x *image) error {
+	st.Current = st.half()
 	if x != nil {
 		f.indexer.buffer, f.indexer.whole = buffer, x.left == 0
 		st.Current |= (buffer+1)<<1 | x.touched4.grain<<8 | x.touched6.grain<<16
@@ -56,7 +53,7 @@ func (f *Filter) turnIndex(buffer uint32, x *image) error {
 	if err != nil {
 		return err
 	}
-	return f.turn(st.half(), buffer, x)
+	return f.turn(st, buffer, x)
 }
 
 // dropIndex lets the tries answer.

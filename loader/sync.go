@@ -212,7 +212,8 @@ func (f *Filter) replace(pol rule.Policy, cfg filterConfig, old *half, st filter
 	if err != nil {
 		return Change{}, err
 	}
-	if err := f.turn(h.index, b, x); err != nil {
+	st.Current = h.index
+	if err := f.turn(st, b, x); err != nil {
 		return Change{}, err
 	}
 	f.table = e.table
