@@ -126,7 +126,7 @@ func (a *Agent) enforce() error {
 	if err != nil {
 		return fmt.Errorf("write the rules: %w", err)
 	}
-	a.compiled, a.lastSync, a.whole = now, now, time.Now()
+	a.wroteWhole(now)
 	a.log.Info("rules in force", "entries", a.set.Len(), "added", ch.Added, "updated", ch.Updated, "removed", ch.Removed)
 	a.detachOthers(a.plan.filter)
 	return a.attachFirst(a.plan.filter)

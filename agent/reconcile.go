@@ -44,12 +44,13 @@ func (a *Agent) quietFrom() time.Time {
 	return a.whole.Add(time.Duration(a.set.Len()) * pause)
 }
 
-// wroteWhole notes that the kernel's rules are written, or compared, as a whole.
+// wroteWhole notes that the kernel's rules, of a moment, are written or compared as
+// a whole.
 func (a *Agent) wroteWhole(of time.Time) {
 	a.compiled = of
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.whole = time.Now()
+	a.whole, a.lastSync = time.Now(), a.now()
 }
 
 // reconcileLoop makes the kernel equal the policy: what a change has not brought
@@ -197,9 +198,6 @@ func (a *Agent) resync(set *policy.Set, p plan) error {
 	}
 	a.took = time.Since(began)
 	a.wroteWhole(now)
-	a.mu.Lock()
-	a.lastSync = a.now()
-	a.mu.Unlock()
 	if ch != (loader.Change{}) {
 		a.log.Info("rules mended", "added", ch.Added, "updated", ch.Updated, "removed", ch.Removed)
 	}
